@@ -48,6 +48,10 @@ class UnavailableError(PenstockError):
     """The log or the store cannot take or give data now; nothing was half done (HTTP 503)."""
 
 
+class StoreError(UnavailableError):
+    """The feature store cannot be opened or written; the log is unharmed."""
+
+
 class ReleaseError(PenstockError):
     """A release is missing, damaged, not ready, or does not fit the app."""
 

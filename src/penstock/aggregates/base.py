@@ -1,0 +1,165 @@
+"""The small algebra that everything counted obeys: empty, lift, merge, value.
+
+States are fixed-width records, so the same bytes live in memory, on disk and on the wire. `merge` is
+associative and exact (integers, maxima, sorted sets), so any split of a stream gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from penstock.clock import duration
+from penstock.errors import DefinitionError
+from penstock.types import MISSING_INT, Array, Kind
+
+Event = tuple[Any, int, int]
+"""What `plain` sees of one event: (value, time in microseconds, tie)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregate(ABC):
+    """A mergeable summary of one column of a stream, in a window, under a filter.
+
+    Args:
+        column: the field it reads, or an element-wise Polars expression over fields; events where it
+            is missing are passed over. Aggregates that read no column take none.
+        window: how far back it looks (``"1h"``, ``"7d"``); none means since the beginning.
+        where: an element-wise Polars filter; only events where it is true count.
+        default: the value of an empty window, for aggregates that have none of their own.
+    """
+
+    column: str | pl.Expr | None = None
+    window: str | None = None
+    where: pl.Expr | None = None
+    default: float | None = None
+
+    reads: ClassVar[tuple[Kind, ...]] = ()
+    """Kinds of column it can read; empty: it reads none."""
+    is_list: ClassVar[bool] = False
+    """True where `value` gives interned codes, (keys, k), instead of one float64 a key."""
+    has_empty_value: ClassVar[bool] = False
+    """True where an empty window has a value of its own (a count is 0)."""
+
+    def __post_init__(self) -> None:
+        if self.window is not None:
+            duration(self.window)
+        if bool(self.reads) != (self.column is not None):
+            need = f"reads one column of kind {', '.join(self.reads)}" if self.reads else "reads no column"
+            raise DefinitionError(
+                f"{type(self).__name__} {need}",
+                got=f"column={self.column!r}",
+                remedy="name the field first: ps.sum('price')" if self.reads else "leave the column out",
+            )
+        if self.default is not None and (self.has_empty_value or self.is_list):
+            raise DefinitionError(
+                f"{type(self).__name__} has a value for an empty window already and takes no default",
+                got=f"default={self.default!r}",
+                remedy="leave default out",
+            )
+
+    def check(self, kind: Kind) -> None:
+        """Refuses a column whose kind it cannot read."""
+        if kind not in self.reads:
+            raise DefinitionError(
+                f"{type(self).__name__} reads columns of kind {', '.join(self.reads)}",
+                got=f"{self.column!r} of kind {kind}",
+                remedy="name another column or aggregate",
+            )
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype[Any]:
+        """The fixed-width state of one key and tile."""
+
+    @abstractmethod
+    def empty(self, n: int) -> Array:
+        """n states of no event: the neutral element of `merge`."""
+
+    @abstractmethod
+    def lift(self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64]) -> Array:
+        """One state an event; `values` in the column's own dtype, times in microseconds."""
+
+    @abstractmethod
+    def merge(self, a: Array, b: Array) -> Array:
+        """Element-wise union of two equally long arrays of states; the inputs are left as they were."""
+
+    @abstractmethod
+    def value(self, states: Array, now: NDArray[np.int64]) -> Array:
+        """What is served: float64 (n,), or uint32 codes (n, k). NaN where an empty window has no value."""
+
+    @abstractmethod
+    def plain(self, events: Sequence[Event], now: int) -> Any:
+        """The definition, independently and in plain Python: the oracle of the kernel above."""
+
+    @property
+    def scans(self) -> bool:
+        """Whether running states of every event are cheap to hold (narrow states)."""
+        return self.dtype.itemsize <= 64
+
+    def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
+        """Merges runs of neighbouring states; run i begins at starts[i], no run is empty."""
+        run = np.zeros(len(states), np.int64)
+        run[starts[1:]] = 1
+        run = np.cumsum(run)
+        while len(states) > len(starts):
+            first = np.flatnonzero(np.r_[True, run[1:] != run[:-1]])
+            left = np.flatnonzero((np.arange(len(run)) - first[run]) % 2 == 0)
+            merged = states[left]
+            paired = np.flatnonzero((left + 1 < len(run)) & (run[np.minimum(left + 1, len(run) - 1)] == run[left]))
+            merged[paired] = self.merge(states[left[paired]], states[left[paired] + 1])
+            states, run = merged, run[left]
+        return states
+
+    def collect(
+        self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64], starts: NDArray[np.int64]
+    ) -> Array:
+        """`reduce` of `lift`; wide states override it, to skip the wide state of every event."""
+        return self.reduce(self.lift(values, time, tie), starts)
+
+    def scan(self, states: Array, starts: NDArray[np.int64]) -> Array:
+        """Running merges within runs: out[i] is the merge of its run's states up to and with i."""
+        out = states.copy()
+        first = np.repeat(starts, np.diff(np.r_[starts, len(states)]))
+        position = np.arange(len(states)) - first
+        step = 1
+        longest = int(position.max(initial=0))
+        while step <= longest:
+            at = np.flatnonzero(position >= step)
+            out[at] = self.merge(out[at - step], out[at])
+            step *= 2
+        return out
+
+    def served(self, states: Array, now: NDArray[np.int64]) -> Array:
+        """`value`, with the declared default where there is none."""
+        value = self.value(states, now)
+        if self.default is not None:
+            value = np.where(np.isnan(value), self.default, value)
+        return value
+
+    def plain_served(self, events: Sequence[Event], now: int) -> Any:
+        """`plain`, with the declared default where there is none."""
+        value = self.plain(events, now)
+        if self.default is not None and isinstance(value, float) and math.isnan(value):
+            return float(self.default)
+        return value
+
+
+def present(values: Array) -> NDArray[np.bool_]:
+    """Where a column, as the log keeps it, is not missing.
+
+    >>> present(np.array([1.5, np.nan]))
+    array([ True, False])
+    """
+    if values.dtype.kind == "f":
+        return ~np.isnan(values)
+    if values.dtype.kind == "u":
+        return values != 0
+    return np.asarray(values != MISSING_INT)

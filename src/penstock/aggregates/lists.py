@@ -1,0 +1,214 @@
+"""Last-k and top-k: short lists of interned strings, exact, with ties broken by (time, event id)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.aggregates.base import Aggregate, Event
+from penstock.errors import DefinitionError
+from penstock.registry import registered
+from penstock.types import MISSING_INT, Array, Kind
+
+
+def _owners(starts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, n]))
+
+
+def _firsts(sorted_owner: NDArray[np.int64]) -> NDArray[np.intp]:
+    return np.flatnonzero(np.r_[True, sorted_owner[1:] != sorted_owner[:-1]]) if len(sorted_owner) else np.zeros(0, int)
+
+
+def _rank(sorted_owner: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Position of each entry within its owner's run."""
+    firsts = _firsts(sorted_owner)
+    return np.arange(len(sorted_owner)) - np.repeat(firsts, np.diff(np.r_[firsts, len(sorted_owner)]))
+
+
+@registered("aggregate")
+@dataclass(frozen=True, eq=False)
+class Last(Aggregate):
+    """The newest k values, newest first. State: 20 k bytes; exact; missing places are code 0.
+
+    >>> l = Last("item", k=2); t = np.array([1, 3, 2])
+    >>> l.value(l.collect(np.array([7, 8, 9], np.uint32), t, t.astype(np.uint64), np.array([0])), t[:1])
+    array([[8, 9]], dtype=uint32)
+    """
+
+    k: int = 1
+
+    reads: ClassVar[tuple[Kind, ...]] = ("text",)
+    is_list: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.k <= 1_000:
+            raise DefinitionError("k is between 1 and 1,000", got=str(self.k), remedy="50 is usual")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype([("time", "<i8", (self.k,)), ("tie", "<u8", (self.k,)), ("code", "<u4", (self.k,))])
+
+    def empty(self, n: int) -> Array:
+        states = np.zeros(n, self.dtype)
+        states["time"] = MISSING_INT
+        return states
+
+    def lift(self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64]) -> Array:
+        states = self.empty(len(values))
+        states["time"][:, 0], states["tie"][:, 0], states["code"][:, 0] = time, tie, values
+        return states
+
+    def merge(self, a: Array, b: Array) -> Array:
+        n = len(a)
+        return self.reduce(np.stack([a, b], axis=1).reshape(2 * n), np.arange(0, 2 * n, 2))
+
+    def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
+        owner, slot = np.nonzero(states["code"])
+        run = _owners(starts, len(states))[owner]
+        return self._newest(
+            run, states["code"][owner, slot], states["time"][owner, slot], states["tie"][owner, slot], len(starts)
+        )
+
+    def collect(
+        self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64], starts: NDArray[np.int64]
+    ) -> Array:
+        return self._newest(_owners(starts, len(values)), values, time, tie, len(starts))
+
+    def _newest(self, run: Array, code: Array, time: Array, tie: Array, n: int) -> Array:
+        order = np.lexsort((~tie, ~time, run))
+        run = run[order]
+        rank = _rank(run)
+        keep = rank < self.k
+        states = self.empty(n)
+        at, rank, order = run[keep], rank[keep], order[keep]
+        states["time"][at, rank], states["tie"][at, rank], states["code"][at, rank] = time[order], tie[order], code[order]
+        return states
+
+    def value(self, states: Array, now: NDArray[np.int64]) -> Array:
+        return np.ascontiguousarray(states["code"])
+
+    def plain(self, events: Sequence[Event], now: int) -> Any:
+        newest = sorted(events, key=lambda e: (e[1], e[2]), reverse=True)[: self.k]
+        return [int(code) for code, _, _ in newest] + [0] * (self.k - len(newest))
+
+
+@registered("aggregate")
+@dataclass(frozen=True, eq=False)
+class Latest(Last):
+    """The newest value alone, such as an item's category or price band. State: 20 bytes; exact.
+
+    A key field that a request does not give is taken from the `Latest` feature of that name.
+
+    >>> Latest("category").k
+    1
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.k != 1:
+            raise DefinitionError("latest keeps one value", got=f"k={self.k}", remedy="use ps.last for a list")
+
+
+@registered("aggregate")
+@dataclass(frozen=True, eq=False)
+class TopK(Aggregate):
+    """The k most frequent values, exact while at most `capacity` different ones are in the window.
+
+    State: 28 capacity + 4 bytes. Past the capacity the state becomes one absorbing overflow, whose value is
+    an empty list (which values were kept would depend on their order). Ties go to the newest by (time, id).
+
+    >>> t = TopK("category", k=1); n = np.arange(3)
+    >>> t.value(t.collect(np.array([5, 6, 5], np.uint32), n, n.astype(np.uint64), np.array([0])), n[:1])
+    array([[5]], dtype=uint32)
+    """
+
+    k: int = 5
+    capacity: int = 64
+
+    reads: ClassVar[tuple[Kind, ...]] = ("text",)
+    is_list: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.k <= self.capacity <= 4_096:
+            raise DefinitionError(
+                "1 ≤ k ≤ capacity ≤ 4,096", got=f"k={self.k}, capacity={self.capacity}", remedy="raise the capacity"
+            )
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        c = (self.capacity,)
+        return np.dtype([("full", "<u4"), ("code", "<u4", c), ("count", "<i8", c), ("time", "<i8", c), ("tie", "<u8", c)])
+
+    def empty(self, n: int) -> Array:
+        return np.zeros(n, self.dtype)
+
+    def lift(self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64]) -> Array:
+        states = self.empty(len(values))
+        states["code"][:, 0], states["count"][:, 0] = values, 1
+        states["time"][:, 0], states["tie"][:, 0] = time, tie
+        return states
+
+    def merge(self, a: Array, b: Array) -> Array:
+        n = len(a)
+        return self.reduce(np.stack([a, b], axis=1).reshape(2 * n), np.arange(0, 2 * n, 2))
+
+    def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
+        owner, slot = np.nonzero(states["code"])
+        runs = _owners(starts, len(states))
+        full = np.zeros(len(starts), bool)
+        full[runs[states["full"] > 0]] = True
+        entries = (states[name][owner, slot] for name in ("code", "count", "time", "tie"))
+        return self._union(runs[owner], *entries, full)
+
+    def collect(
+        self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64], starts: NDArray[np.int64]
+    ) -> Array:
+        run = _owners(starts, len(values))
+        return self._union(run, values, np.ones(len(values), np.int64), time, tie, np.zeros(len(starts), bool))
+
+    def _union(self, run: Array, code: Array, count: Array, time: Array, tie: Array, full: Array) -> Array:
+        order = np.lexsort((tie, time, code, run))
+        run, code = run[order], code[order]
+        states = self.empty(len(full))
+        if len(run):
+            same = (run[1:] == run[:-1]) & (code[1:] == code[:-1])
+            first = np.flatnonzero(np.r_[True, ~same])
+            newest = order[np.flatnonzero(np.r_[~same, True])]
+            total = np.add.reduceat(count[order], first)
+            run, code = run[first], code[first]
+            rank = _rank(run)
+            full = full.copy()
+            full[run[rank >= self.capacity]] = True
+            keep = ~full[run]
+            at, rank, newest = run[keep], rank[keep], newest[keep]
+            states["code"][at, rank], states["count"][at, rank] = code[keep], total[keep]
+            states["time"][at, rank], states["tie"][at, rank] = time[newest], tie[newest]
+        states["full"] = full
+        return states
+
+    def value(self, states: Array, now: NDArray[np.int64]) -> Array:
+        out = np.zeros((len(states), self.k), np.uint32)
+        owner, slot = np.nonzero(states["code"])
+        code, count, time, tie = (states[name][owner, slot] for name in ("code", "count", "time", "tie"))
+        order = np.lexsort((~tie, ~time, ~count, owner))
+        rank = _rank(owner[order])
+        keep = rank < self.k
+        out[owner[order][keep], rank[keep]] = code[order][keep]
+        return out
+
+    def plain(self, events: Sequence[Event], now: int) -> Any:
+        count: dict[int, int] = {}
+        newest: dict[int, tuple[int, int]] = {}
+        for code, time, tie in events:
+            count[code] = count.get(code, 0) + 1
+            newest[code] = max(newest.get(code, (time, tie)), (time, tie))
+        if len(count) > self.capacity:
+            return [0] * self.k
+        ranked = sorted(count, key=lambda code: (count[code], newest[code]), reverse=True)[: self.k]
+        return [int(code) for code in ranked] + [0] * (self.k - len(ranked))

@@ -1,0 +1,163 @@
+"""The incremental engine: batches of the log merged into the store's records, exactly once.
+
+Records and the offset they reflect move in one transaction, so a crash at any moment leaves a state
+that is some prefix of the log, and `catch_up` continues from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.features.plan import Inputs, Plan
+from penstock.features.records import Tiles, decode, encode, merge_tiles
+from penstock.features.view import TILE, Group, View
+from penstock.types import Array, Log, Progress, Rows, Snapshot, Store
+
+BATCH = 20_000
+
+
+class StreamEngine:
+    """Keeps the records of `views` in `store` up to date with `log`."""
+
+    def __init__(self, log: Log, store: Store, views: Sequence[View] = ()) -> None:
+        self._log = log
+        self._store = store
+        self._views: dict[bytes, View] = {}
+        self._applied: dict[bytes, int] = {}
+        self._plans: dict[str, Plan] = {}
+        with store.snapshot() as snapshot:
+            self._newest = snapshot.newest
+        self.add(views)
+
+    def add(self, views: Sequence[View]) -> None:
+        """Takes on further view versions; they answer once `behind` is 0 for them."""
+        held = self._store.views()
+        for view in views:
+            self._views.setdefault(view.version, view)
+            self._applied.setdefault(view.version, held.get(view.version, 0))
+        self._plans = {}
+
+    def keep_only(self, versions: set[bytes]) -> None:
+        """Forgets and drops every view version that no release can come back to."""
+        for version in [*self._store.views()]:
+            if version not in versions:
+                self._store.drop(version)
+        self._views = {v: view for v, view in self._views.items() if v in versions}
+        self._applied = {v: done for v, done in self._applied.items() if v in versions}
+        self._plans = {}
+
+    def behind(self, views: Sequence[View] | None = None) -> int:
+        """How many of the log's events the slowest of `views` (all by default) has yet to see."""
+        versions = self._applied if views is None else [view.version for view in views]
+        return max((self._log.end - self._applied.get(version, 0) for version in versions), default=0)
+
+    def catch_up(self, progress: Progress | None = None, batch: int = BATCH) -> None:
+        """Applies everything that the log holds and the store does not."""
+        total = self.behind()
+        while (left := self.behind()) > 0:
+            self.step(batch)
+            if progress:
+                progress(total - left + min(batch, left), total)
+        if not self._views:
+            self._store.write([], {}, self._log.end, self._log.newest)
+
+    def step(self, batch: int = BATCH) -> None:
+        """Moves the views that are furthest behind forward by at most `batch` events, in one commit."""
+        if not self._applied:
+            return
+        first = min(self._applied.values())
+        later = [done for done in self._applied.values() if done > first]
+        stop = min([self._log.end, first + batch, *later])
+        self._apply([v for v, done in self._applied.items() if done == first], self._log.read(first, stop), stop)
+
+    def apply(self, rows: Mapping[str, Rows], first: int, end: int) -> None:
+        """Applies events first … end - 1, just appended, to every view that is up to date with `first`."""
+        self._apply([version for version, done in self._applied.items() if done == first], rows, end)
+
+    def _apply(self, versions: list[bytes], rows: Mapping[str, Rows], end: int) -> None:
+        for part in rows.values():
+            self._newest = max(self._newest, int(part.time.max(initial=0)))
+        records: list[tuple[bytes, bytes, bytes]] = []
+        with self._store.snapshot() as snapshot:
+            for stream, part in rows.items():
+                views = [self._views[v] for v in versions if self._views[v].stream == stream]
+                if views and len(part):
+                    inputs = self._plan(stream).inputs(part, self._log.strings)
+                    for view in views:
+                        records.extend(_updates(view, part, inputs, snapshot, self._newest))
+        self._applied.update(dict.fromkeys(versions, end))
+        # The records of views still being back-filled reflect less; `applied` says how much.
+        offset = max(self._applied.values(), default=end)
+        self._store.write(records, dict.fromkeys(versions, end), offset, self._newest)
+
+    def _plan(self, stream: str) -> Plan:
+        if stream not in self._plans:
+            self._plans[stream] = Plan([view for view in self._views.values() if view.stream == stream])
+        return self._plans[stream]
+
+
+def entities(codes: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Distinct keys (m, f) among codes (n, f), and for each row the position of its key."""
+    n, width = codes.shape
+    if width == 0:
+        return codes[:1], np.zeros(n, np.int64)
+    if width <= 2:
+        packed = codes[:, 0].astype(np.uint64)
+        if width == 2:
+            packed = (packed << np.uint64(32)) | codes[:, 1]
+        _, first, inverse = np.unique(packed, return_index=True, return_inverse=True)
+    else:
+        _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+    return codes[first], inverse.reshape(-1)
+
+
+def key_codes(view: View, rows: Rows) -> NDArray[np.uint32]:
+    """The key of every row, (n, len(by)) codes."""
+    columns = [rows.fields[field] for field in view.by]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0), np.uint32)
+
+
+def collected(group: Group, rows: Rows, order: NDArray[np.int64], owner: Array, inputs: Mapping[str, Inputs]) -> Tiles:
+    """The events at `order`, sorted by (owner, tile), merged into one tile each."""
+    number = group.tile(rows.time[order])
+    new = np.r_[True, (owner[1:] != owner[:-1]) | (number[1:] != number[:-1])]
+    run = np.cumsum(new) - 1
+    starts = np.flatnonzero(new)
+    tiles = np.empty(len(starts), group.dtype)
+    tiles[TILE] = number[starts]
+    for name, aggregate in group.features.items():
+        states = aggregate.empty(len(starts))
+        counts = inputs[name].counts[order]
+        if counts.any():
+            at, mine = order[counts], run[counts]
+            firsts = np.flatnonzero(np.r_[True, mine[1:] != mine[:-1]])
+            states[mine[firsts]] = aggregate.collect(inputs[name].values[at], rows.time[at], rows.tie[at], firsts)
+        tiles[name] = states
+    return Tiles(tiles, owner[starts])
+
+
+def _updates(
+    view: View, rows: Rows, inputs: Mapping[tuple[bytes, str], Inputs], snapshot: Snapshot, newest: int
+) -> Iterator[tuple[bytes, bytes, bytes]]:
+    mine = {name: inputs[view.version, name] for name in view.features}
+    codes = key_codes(view, rows)
+    useful = np.logical_or.reduce([part.counts for part in mine.values()]) & (codes != 0).all(axis=1)
+    index = np.flatnonzero(useful)
+    if not len(index):
+        return
+    distinct, owner = entities(codes[index])
+    keys = [row.tobytes() for row in distinct.astype(">u4")]
+    merged = []
+    for group, old in zip(view.groups, decode(view, snapshot.get(view.version, keys)), strict=True):
+        order = np.lexsort((group.tile(rows.time[index]), owner))
+        new = collected(group, rows, index[order], owner[order], mine)
+        part = merge_tiles(group, np.r_[old.owner, new.owner], np.concatenate([old.tiles, new.tiles]))
+        if group.window is not None:
+            live = part.tiles[TILE] >= group.oldest(newest)
+            part = Tiles(part.tiles[live], part.owner[live])
+        merged.append(part)
+    for key, record in zip(keys, encode(view, merged, len(keys)), strict=True):
+        yield view.version, key, record

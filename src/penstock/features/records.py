@@ -1,0 +1,93 @@
+"""One entity's tiles as one record of bytes, and many records folded at once.
+
+A record is, for each group of the view, a little-endian uint16 count of tiles, then the groups' tiles in
+order. Only tiles that hold events are kept, so a quiet entity is small however many hops its window has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.features.view import TILE, Group, View
+from penstock.types import Array
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles of many entities: `owner` (n,) says whose each is; sorted by (owner, tile)."""
+
+    tiles: Array
+    owner: NDArray[np.int64]
+
+
+def decode(view: View, records: Sequence[bytes | None]) -> list[Tiles]:
+    """The tiles of each group of the view; owners are positions in `records`."""
+    groups = view.groups
+    header = 2 * len(groups)
+    sizes = [group.dtype.itemsize for group in groups]
+    held = [(i, record) for i, record in enumerate(records) if record is not None]
+    counts = np.frombuffer(b"".join(record[:header] for _, record in held), "<u2").reshape(-1, len(groups)).astype(int)
+    who = np.array([i for i, _ in held], np.int64)
+    if len(groups) == 1:
+        joined = [b"".join([record[header:] for _, record in held])]
+    else:
+        edges = header + np.concatenate([np.zeros((len(held), 1), int), np.cumsum(counts * sizes, axis=1)], axis=1)
+        cuts = edges.tolist()
+        joined = [
+            b"".join([record[cut[g] : cut[g + 1]] for (_, record), cut in zip(held, cuts, strict=True)])
+            for g in range(len(groups))
+        ]
+    return [
+        Tiles(np.frombuffer(joined[g], group.dtype), np.repeat(who, counts[:, g])) for g, group in enumerate(groups)
+    ]
+
+
+def encode(view: View, parts: Sequence[Tiles], n: int) -> list[bytes]:
+    """The records of n entities; the inverse of `decode`."""
+    edges = [np.searchsorted(part.owner, np.arange(n + 1)) for part in parts]
+    counts = np.stack([np.diff(edge) for edge in edges], axis=1).astype("<u2")
+    heads = [row.tobytes() for row in counts]
+    bodies = []
+    for group, part, edge in zip(view.groups, parts, edges, strict=True):
+        data, size = part.tiles.tobytes(), group.dtype.itemsize
+        cuts = (edge * size).tolist()
+        bodies.append([data[cuts[i] : cuts[i + 1]] for i in range(n)])
+    return [b"".join(row) for row in zip(heads, *bodies, strict=True)]
+
+
+def merge_tiles(group: Group, owner: NDArray[np.int64], tiles: Array) -> Tiles:
+    """Merges tiles of the same owner and number; earlier entries come first within a tile."""
+    order = np.lexsort((tiles[TILE], owner))
+    owner, tiles = owner[order], tiles[order]
+    number = tiles[TILE]
+    starts = np.flatnonzero(np.r_[True, (owner[1:] != owner[:-1]) | (number[1:] != number[:-1])]) if len(owner) else order
+    if len(starts) == len(owner):
+        return Tiles(tiles, owner)
+    out = np.empty(len(starts), group.dtype)
+    out[TILE] = number[starts]
+    for name, aggregate in group.features.items():
+        out[name] = aggregate.reduce(tiles[name], starts)
+    return Tiles(out, owner[starts])
+
+
+def fold(view: View, parts: Sequence[Tiles], now: NDArray[np.int64]) -> dict[str, Array]:
+    """Feature values of len(now) entities at their times: float64 (n,) or uint32 codes (n, k)."""
+    values: dict[str, Array] = {}
+    for group, part in zip(view.groups, parts, strict=True):
+        tiles, owner = part.tiles, part.owner
+        if group.window is not None and len(owner):
+            covered = tiles[TILE] >= group.oldest(now)[owner]
+            if not covered.all():
+                tiles, owner = tiles[covered], owner[covered]
+        starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]]) if len(owner) else np.zeros(0, np.int64)
+        for name, aggregate in group.features.items():
+            states = aggregate.empty(len(now))
+            if len(starts):
+                column = tiles[name]
+                states[owner[starts]] = column if len(starts) == len(column) else aggregate.reduce(column, starts)
+            values[name] = aggregate.served(states, now)
+    return {name: values[name] for name in view.features}

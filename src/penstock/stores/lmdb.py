@@ -1,0 +1,133 @@
+"""The default store: LMDB, a memory-mapped B-tree with one writer and many readers.
+
+Commits are not synced one by one: the log is the truth. After a power loss (another boot of the machine,
+and the store was not closed) what LMDB left is not trusted but dropped, and rebuilt from the log.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+
+from penstock.errors import StoreError
+
+_OFFSETS = struct.Struct("<qq")
+_APPLIED = b"\0applied"
+_META = b"\0meta"
+_OPENED = b"\0opened"
+_VIEW = 8
+
+
+def _boot() -> bytes:
+    """Names this boot of the machine; empty (trust nothing unclean) where the system has no such name."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_bytes().strip() if path.exists() else b""
+
+
+class LmdbStore:
+    """Records in one LMDB environment at `path`; keys are the view's 8 bytes and the entity's codes.
+
+    Args:
+        path: a folder, made if it is not there.
+        map_size: the most it may grow to, in bytes; address space, not disk, is reserved.
+    """
+
+    def __init__(self, path: Path | str, *, map_size: int = 1 << 36) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._env = lmdb.open(
+                str(self.path), map_size=map_size, sync=False, metasync=False, max_readers=512, readahead=False
+            )
+        except lmdb.Error as error:
+            raise StoreError(
+                "the feature store's folder is readable and not open for writing elsewhere in this process",
+                got=f"{self.path}: {error}",
+                remedy="stop the other process, or delete the folder: it is rebuilt from the log",
+            ) from None
+        self._env.reader_check()
+        self.rebuilt = self._distrust()
+
+    def _distrust(self) -> bool:
+        with self._env.begin(write=True) as txn:
+            before, boot = txn.get(_OPENED), _boot()
+            unsafe = before is not None and (not boot or before != boot)
+            if unsafe:
+                txn.drop(self._env.open_db(None, txn), delete=False)
+            txn.put(_OPENED, boot or b"?")
+        self._env.sync(True)
+        return unsafe
+
+    @contextmanager
+    def snapshot(self) -> Iterator[LmdbSnapshot]:
+        with self._env.begin() as txn:
+            yield LmdbSnapshot(txn)
+
+    def write(
+        self, records: Iterable[tuple[bytes, bytes, bytes]], applied: Mapping[bytes, int], offset: int, newest: int
+    ) -> None:
+        try:
+            with self._env.begin(write=True) as txn:
+                for view, key, record in records:
+                    txn.put(view + key, record)
+                for view, done in applied.items():
+                    txn.put(_APPLIED + view, done.to_bytes(8, "little"))
+                txn.put(_META, _OFFSETS.pack(offset, newest))
+        except lmdb.Error as error:
+            raise StoreError(
+                "the feature store has room to write",
+                got=f"{self.path}: {error}",
+                remedy="free some disk; what the log acknowledged is safe, and the store catches up from it",
+            ) from None
+
+    def scan(self, view: bytes) -> Iterator[tuple[bytes, bytes]]:
+        with self._env.begin() as txn, txn.cursor() as cursor:
+            if cursor.set_range(view):
+                for key, record in cursor:
+                    if not key.startswith(view):
+                        break
+                    yield key[_VIEW:], record
+
+    def views(self) -> dict[bytes, int]:
+        with self._env.begin() as txn, txn.cursor() as cursor:
+            found: dict[bytes, int] = {}
+            if cursor.set_range(_APPLIED):
+                for key, done in cursor:
+                    if not key.startswith(_APPLIED):
+                        break
+                    found[key[len(_APPLIED) :]] = int.from_bytes(done, "little")
+            return found
+
+    def drop(self, view: bytes) -> None:
+        keys = [view + key for key, _ in self.scan(view)]
+        with self._env.begin(write=True) as txn:
+            for key in keys:
+                txn.delete(key)
+            txn.delete(_APPLIED + view)
+
+    def close(self) -> None:
+        with self._env.begin(write=True) as txn:
+            txn.delete(_OPENED)
+        self._env.sync(True)
+        self._env.close()
+
+
+class LmdbSnapshot:
+    """One read transaction."""
+
+    def __init__(self, txn: lmdb.Transaction) -> None:
+        self._txn = txn
+        meta = txn.get(_META)
+        self.offset, self.newest = _OFFSETS.unpack(meta) if meta else (0, 0)
+
+    def get(self, view: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        get = self._txn.get
+        return [get(view + key) for key in keys]
+
+    def applied(self, view: bytes) -> int:
+        done = self._txn.get(_APPLIED + view)
+        return int.from_bytes(done, "little") if done else 0

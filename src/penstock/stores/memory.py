@@ -1,0 +1,55 @@
+"""The store for tests, notebooks and batch jobs: a dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import RLock
+
+
+
+class MemoryStore:
+    """Keeps records in this process; `snapshot` holds writers off for as long as it lives."""
+
+    def __init__(self) -> None:
+        self._records: dict[bytes, dict[bytes, bytes]] = {}
+        self._applied: dict[bytes, int] = {}
+        self._lock = RLock()
+        self.offset = 0
+        self.newest = 0
+
+    @contextmanager
+    def snapshot(self) -> Iterator[MemoryStore]:
+        with self._lock:
+            yield self
+
+    def get(self, view: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        records = self._records.get(view, {})
+        return [records.get(key) for key in keys]
+
+    def applied(self, view: bytes) -> int:
+        return self._applied.get(view, 0)
+
+    def write(
+        self, records: Iterable[tuple[bytes, bytes, bytes]], applied: Mapping[bytes, int], offset: int, newest: int
+    ) -> None:
+        with self._lock:
+            for view, key, record in records:
+                self._records.setdefault(view, {})[key] = record
+            self._applied.update(applied)
+            self.offset, self.newest = offset, newest
+
+    def scan(self, view: bytes) -> Iterator[tuple[bytes, bytes]]:
+        with self._lock:
+            yield from sorted(self._records.get(view, {}).items())
+
+    def views(self) -> dict[bytes, int]:
+        return dict(self._applied)
+
+    def drop(self, view: bytes) -> None:
+        with self._lock:
+            self._records.pop(view, None)
+            self._applied.pop(view, None)
+
+    def close(self) -> None:
+        """Nothing to release."""
