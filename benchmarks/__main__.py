@@ -1,0 +1,29 @@
+"""Finds a benchmark by its module's name, runs it, and prints one JSON line last."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import pkgutil
+
+import benchmarks
+
+
+def main() -> None:
+    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_"))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=names)
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    chosen = parser.parse_args()
+    result = importlib.import_module(f"benchmarks.{chosen.name}").run()
+    if chosen.json:
+        print(json.dumps(dataclasses.asdict(result)))
+        return
+    peer = "no peer here" if result.peer is None else f"peer {result.peer:,.0f}, {result.ratio:.1f} times better"
+    print(f"{result.name}: {result.ours:,.0f} {result.unit} ({peer}). {result.detail}")
+
+
+if __name__ == "__main__":
+    main()
