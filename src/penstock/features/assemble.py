@@ -1,0 +1,173 @@
+"""A decision's feature rows, put together the same way for serving, training and audit.
+
+The three differ only in how a view is read; which keys are asked, in which order columns stand and how
+request-time columns are computed is here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from penstock.aggregates import Latest
+from penstock.errors import DefinitionError
+from penstock.features.columns import numbers
+from penstock.features.request import Request
+from penstock.features.view import View
+from penstock.types import Array
+
+Read = Callable[[View, NDArray[np.uint32], NDArray[np.int64]], Mapping[str, Array]]
+"""Reads a view: keys (n, len(by)) codes and, for each, the position of its request; columns of n values."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What is known of R requests before candidates: codes by key field, and values by "View.feature"."""
+
+    keys: Mapping[str, NDArray[np.uint32]]
+    values: Mapping[str, Array]
+    now: NDArray[np.int64]
+
+    def lists(self, i: int) -> dict[str, NDArray[np.uint32]]:
+        """Request i's lists of codes, by "View.feature" and by plain feature name; attributes count as lists."""
+        out = {name: codes[i : i + 1] for name, codes in self.keys.items()}
+        for name, value in self.values.items():
+            if value.ndim == 2:
+                out[name] = value[i]
+                out.setdefault(name.partition(".")[2], value[i])
+        return out
+
+
+@dataclass(frozen=True)
+class Assembler:
+    """The plan of one decision's feature matrix.
+
+    Args:
+        views: whose features the ranker sees, and whose attributes (`Latest` features) key further views.
+        by: the key field of the request, such as ``"user"``.
+        item: the key field of the candidates, such as ``"item"``.
+        context: text fields that requests may carry, usable as keys.
+        scores: the score columns of the candidate sources.
+        requests: request-time columns by name.
+    """
+
+    views: Sequence[View]
+    by: str
+    item: str
+    context: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
+    requests: Mapping[str, Request] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = {self.by, *self.context}
+        early, late = [], []
+        for view in self.views:
+            if set(view.by) <= known:
+                early.append(view)
+                known |= _attributes(view)
+            else:
+                late.append(view)
+        known.add(self.item)
+        for view in sorted(late, key=lambda view: view.by != (self.item,)):
+            missing = [f for f in view.by if f not in known]
+            if missing:
+                raise DefinitionError(
+                    f"every key field of view {view.name} comes from the request ({self.by}), the candidate "
+                    f"({self.item}) or a latest feature of that name",
+                    got=f"{missing[0]!r}, which none gives",
+                    remedy=f"add {missing[0]} = ps.latest({missing[0]!r}) to the view by {self.item}",
+                )
+            known |= _attributes(view)
+        late.sort(key=lambda view: view.by != (self.item,))
+        object.__setattr__(self, "_early", tuple(early))
+        object.__setattr__(self, "_late", tuple(late))
+
+    @property
+    def early(self) -> tuple[View, ...]:
+        """Views read once a request."""
+        return self._early  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def late(self) -> tuple[View, ...]:
+        """Views read once a candidate."""
+        return self._late  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The matrix's columns: number features as "View.feature", source scores, request-time columns."""
+        features = (
+            f"{view.name}.{name}"
+            for view in (*self.early, *self.late)
+            for name, aggregate in view.features.items()
+            if not aggregate.is_list
+        )
+        return (*features, *self.scores, *self.requests)
+
+    def open(self, read: Read, keys: Mapping[str, NDArray[np.uint32]], now: NDArray[np.int64]) -> Requests:
+        """Reads the views of R requests; `keys` holds (R,) codes for `by` and the context fields given."""
+        n = len(now)
+        columns = dict(keys)
+        values: dict[str, Array] = {}
+        everyone = np.arange(n)
+        for view in self.early:
+            _read_into(values, columns, view, read, everyone)
+        return Requests(columns, values, now)
+
+    def matrix(
+        self, read: Read, opened: Requests, owner: NDArray[np.int64], items: NDArray[np.uint32], scores: Array
+    ) -> NDArray[np.float64]:
+        """The feature rows (n, len(names)) float64 of n candidates; `owner` (n,) is each one's request."""
+        columns = {name: codes[owner] for name, codes in opened.keys.items()}
+        columns[self.item] = items
+        late: dict[str, Array] = {}
+        for view in self.late:
+            _read_into(late, columns, view, read, owner)
+        out = np.empty((len(items), len(self.names)), np.float64)
+        place = 0
+        for view in (*self.early, *self.late):
+            for name, aggregate in view.features.items():
+                if not aggregate.is_list:
+                    full = f"{view.name}.{name}"
+                    out[:, place] = late[full] if full in late else opened.values[full][owner]
+                    place += 1
+        out[:, place : place + len(self.scores)] = scores
+        place += len(self.scores)
+        if self.requests:
+            self._derive(out, place, {**opened.values, **late}, opened.now[owner], owner)
+        return out
+
+    def _derive(self, out: Array, place: int, values: Mapping[str, Array], now: Array, owner: Array) -> None:
+        wanted = {name for r in self.requests.values() for name in r.expression.meta.root_names()}
+        columns: dict[str, pl.Series] = {}
+        for position, name in enumerate(self.names[:place]):
+            if name in wanted:
+                columns[name] = pl.Series(name, out[:, position]).fill_nan(None)
+        for name in wanted & values.keys():
+            if values[name].ndim == 2:
+                codes = values[name] if len(values[name]) == len(out) else values[name][owner]
+                columns[name] = pl.Series(name, codes[:, 0] if codes.shape[1] == 1 else codes)
+        columns["now"] = pl.Series("now", now).cast(pl.Datetime("us", "UTC"))
+        query = [r.expression.alias(name) for name, r in self.requests.items()]
+        for offset, series in enumerate(pl.DataFrame(columns).select(query).get_columns()):
+            column = numbers(series.cast(pl.Float64))
+            out[:, place + offset] = column
+
+
+def _attributes(view: View) -> set[str]:
+    return {name for name, aggregate in view.features.items() if isinstance(aggregate, Latest)}
+
+
+def _read_into(
+    values: dict[str, Array], columns: dict[str, NDArray[np.uint32]], view: View, read: Read, at: NDArray[np.int64]
+) -> None:
+    keys = (
+        np.stack([columns[name] for name in view.by], axis=1) if view.by else np.zeros((len(at), 0), np.uint32)
+    )
+    for name, column in read(view, keys, at).items():
+        values[f"{view.name}.{name}"] = column
+        if isinstance(view.features[name], Latest):
+            columns.setdefault(name, column[:, 0])

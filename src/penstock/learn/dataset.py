@@ -1,0 +1,191 @@
+"""Training rows: what was known when each label's decision would have been made, and what came after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engines import BatchEngine
+from penstock.features.assemble import Read
+from penstock.features.columns import check_element_wise, frame, mask
+from penstock.features.plan import Plan
+from penstock.features.view import View
+from penstock.learn.recipe import Candidates, Recipe, popular_lists, retrieve
+from penstock.retrieve import History, Index, Popular, Popularity, PopularLists, Query
+from penstock.types import Array, Progress, Rows, Strings
+
+
+@dataclass(frozen=True)
+class Labels:
+    """R moments of decision and the item that came next: (R,) columns, in offset order.
+
+    `known` is the log offset that a decision at `now` could see; the event itself is not below it.
+    """
+
+    key: NDArray[np.uint32]
+    item: NDArray[np.uint32]
+    now: NDArray[np.int64]
+    known: NDArray[np.int64]
+    context: Mapping[str, NDArray[np.uint32]]
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def take(self, index: Array) -> Labels:
+        return Labels(
+            self.key[index],
+            self.item[index],
+            self.now[index],
+            self.known[index],
+            {name: codes[index] for name, codes in self.context.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Candidate rows of many requests, request after request.
+
+    `rows` (n, features) float32; `owner` (n,) is each row's request; `positive` (n,) marks the item that came
+    next; `groups` (R,) counts the rows of each request.
+    """
+
+    rows: NDArray[np.float32]
+    owner: NDArray[np.int64]
+    positive: NDArray[np.bool_]
+    groups: NDArray[np.int64]
+    candidates: Sequence[Candidates]
+
+
+class Replay:
+    """The log, opened for asking what was known at any offset."""
+
+    def __init__(self, recipe: Recipe, rows: Mapping[str, Rows], strings: Strings) -> None:
+        self.recipe = recipe
+        self.rows = rows[recipe.stream]
+        self.strings = strings
+        self._batch = BatchEngine(rows, strings)
+        self._newest = np.r_[0, np.maximum.accumulate(self.rows.time)] if len(self.rows) else np.zeros(1, np.int64)
+
+    def labels(self, start: int, stop: int) -> Labels:
+        """The goal's events with start ≤ time < stop (microseconds), each a decision just before it."""
+        recipe, rows = self.recipe, self.rows
+        check_element_wise(recipe.rank.filter, recipe.views[0].schema, f"{recipe.name}.goal")
+        names = recipe.rank.filter.meta.root_names()
+        at = np.flatnonzero((rows.time >= start) & (rows.time < stop))
+        part = rows.take(at)
+        counts = mask(frame(part, recipe.views[0].schema, names, self.strings).select(recipe.rank.filter).to_series())
+        counts = counts & (part.fields[recipe.by] != 0) & (part.fields[recipe.item] != 0)
+        at = at[counts]
+        context = {name: rows.fields[name][at] for name in recipe.context}
+        now = np.maximum(rows.time[at], self._newest[at])
+        return Labels(rows.fields[recipe.by][at], rows.fields[recipe.item][at], now, rows.offset[at], context)
+
+    def fit(self, before: int) -> dict[str, Index]:
+        """The indexes of the recipe's sources, learned from the events below an offset."""
+        return fit_indexes(self.recipe, self.rows, self.strings, before)
+
+    def read(self, labels: Labels) -> Read:
+        """How views are read for these labels: as known at each one's offset."""
+
+        def read(view: View, keys: NDArray[np.uint32], at: NDArray[np.int64]) -> Mapping[str, Array]:
+            return self._batch.values(view, keys, labels.now[at], labels.known[at])
+
+        return read
+
+    def build(
+        self,
+        labels: Labels,
+        indexes: Mapping[str, Index],
+        *,
+        negatives: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Dataset:
+        """Finds candidates for each label and gives their rows.
+
+        Args:
+            negatives: keep only requests whose item was found, with so many others drawn at random;
+                None keeps every candidate of every request.
+        """
+        recipe = self.recipe
+        read = self.read(labels)
+        opened = recipe.assembler.open(read, {recipe.by: labels.key, **labels.context}, labels.now)
+        lists = popularity_at(recipe, self.rows, self.strings, labels.known)
+        random = np.random.default_rng(seed)
+        kept: list[Candidates] = []
+        positives: list[NDArray[np.bool_]] = []
+        for i in range(len(labels)):
+            mine = opened.lists(i)
+            popular = popular_lists(recipe, mine, lists[i])
+            found = retrieve(recipe, Query(mine, popular), indexes)
+            positive = found.items == labels.item[i]
+            if negatives is not None:
+                found, positive = _sample(found, positive, negatives, random)
+            kept.append(found)
+            positives.append(positive)
+            if progress and i % 100 == 99:
+                progress(i + 1, len(labels))
+        groups = np.array([len(c.items) for c in kept], np.int64)
+        owner = np.repeat(np.arange(len(kept)), groups)
+        items = np.concatenate([c.items for c in kept]) if kept else np.zeros(0, np.uint32)
+        scores = np.concatenate([c.scores for c in kept]) if kept else np.zeros((0, len(recipe.assembler.scores)))
+        rows = recipe.assembler.matrix(read, opened, owner, items, scores)
+        return Dataset(rows.astype(np.float32), owner, np.concatenate([*positives, np.zeros(0, bool)]), groups, kept)
+
+
+def _sample(
+    found: Candidates, positive: NDArray[np.bool_], negatives: int, random: np.random.Generator
+) -> tuple[Candidates, NDArray[np.bool_]]:
+    at = np.flatnonzero(positive)
+    if len(at):
+        others = np.flatnonzero(~positive)
+        at = np.sort(np.r_[at, random.permutation(others)[:negatives]])
+    return Candidates(found.items[at], found.scores[at], found.place[at]), positive[at]
+
+
+def fit_indexes(recipe: Recipe, rows: Rows, strings: Strings, before: int) -> dict[str, Index]:
+    """Each source's index, from the events below offset `before` that its list feature counts."""
+    past = rows.take(slice(0, int(np.searchsorted(rows.offset, before))))
+    histories: dict[str, History] = {}
+    for need in {need for source in recipe.sources for need in source.needs()}:
+        if need in recipe.lists:
+            view, name = recipe.lists[need]
+            inputs = Plan([view]).inputs(past, strings)[view.version, name] if len(past) else None
+            at = np.flatnonzero(inputs.counts) if inputs is not None else np.zeros(0, np.int64)
+            owner = past.fields[recipe.by][at]
+            order = np.argsort(owner, kind="stable")
+            values = inputs.values[at][order] if inputs is not None else np.zeros(0, np.uint32)
+            histories[need] = History(owner[order], values, past.time[at][order])
+    return {source.label: source.fit(histories) for source in recipe.sources}
+
+
+def popularity_at(
+    recipe: Recipe, rows: Rows, strings: Strings, known: NDArray[np.int64]
+) -> list[dict[str, PopularLists]]:
+    """For each (ascending) offset the popular lists that live counting would have had there."""
+    out: list[dict[str, PopularLists]] = [{} for _ in known]
+    schema = recipe.views[0].schema
+    for source in recipe.sources:
+        if not isinstance(source, Popular) or not len(known):
+            continue
+        counts = Popularity(source, schema, recipe.item)
+        tile = np.maximum.accumulate(rows.time // source.hop)
+        first = int(np.searchsorted(rows.offset, known[0]))
+        turns = [first, *(np.flatnonzero(tile[1:] > tile[:-1]) + 2).tolist(), len(rows)]
+        turns = [turn for turn in turns if turn >= first]
+        at = 0
+        offsets: list[int] = []
+        states: list[PopularLists] = []
+        for turn in turns:
+            if turn > at:
+                counts.add(rows.take(slice(at, turn)), strings)
+                at = turn
+            offsets.append(turn)
+            states.append(counts.lists)
+        position = np.searchsorted(rows.offset, known)
+        for i, state in enumerate((np.searchsorted(offsets, position, side="right") - 1).tolist()):
+            out[i][source.label] = states[max(state, 0)]
+    return out

@@ -1,0 +1,99 @@
+"""What can score candidates: boosted trees, or the order of one source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.errors import ReleaseError
+from penstock.learn.recipe import Candidates, LambdaRank
+
+
+class Model(Protocol):
+    """Scores candidates; the same numbers in, the same numbers out, in training and serving."""
+
+    def score(self, rows: NDArray[np.float64], candidates: Candidates) -> NDArray[np.float64]:
+        """A score a candidate: rows (n, features) float64 → (n,) float64, higher is better."""
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Writes its files and gives what `load` needs, as JSON values."""
+
+
+class SourceOrder:
+    """The order of one candidate source; what it did not find comes after, in the order it was found.
+
+    Args:
+        place: the position of the source among the recipe's.
+    """
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def score(self, rows: NDArray[np.float64], candidates: Candidates) -> NDArray[np.float64]:
+        place = candidates.place[:, self.place]
+        late = len(place) + np.arange(len(place), dtype=np.float64)
+        return 1.0 / (1.0 + np.where(np.isnan(place), late, place))
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        return {"model": "source", "place": self.place}
+
+
+class Trees:
+    """A LightGBM booster, one thread a request."""
+
+    def __init__(self, booster: lightgbm.Booster) -> None:
+        self.booster = booster
+
+    def score(self, rows: NDArray[np.float64], candidates: Candidates) -> NDArray[np.float64]:
+        if not len(rows):
+            return np.zeros(0)
+        return np.asarray(self.booster.predict(rows, num_threads=1))
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        (folder / "model.txt").write_text(self.booster.model_to_string())
+        return {"model": "trees", "file": "model.txt"}
+
+    @property
+    def importance(self) -> NDArray[np.float64]:
+        """The total gain of each feature's splits, (features,) float64."""
+        return np.asarray(self.booster.feature_importance("gain"), np.float64)
+
+
+def load(folder: Path, saved: dict[str, Any]) -> Model:
+    """The inverse of `save`."""
+    if saved["model"] == "source":
+        return SourceOrder(int(saved["place"]))
+    if saved["model"] == "trees":
+        return Trees(lightgbm.Booster(model_str=(folder / saved["file"]).read_text()))
+    raise ReleaseError(
+        "a release's model is one that this penstock can load", got=repr(saved["model"]), remedy="upgrade penstock"
+    )
+
+
+def fit_trees(
+    rank: LambdaRank, rows: NDArray[np.float32], positive: NDArray[np.bool_], groups: NDArray[np.int64], names: Sequence[str]
+) -> Trees:
+    """Fits the ranker on rows (n, features), their labels (n,) and the sizes of the requests' groups."""
+    data = lightgbm.Dataset(rows, positive.astype(np.int8), group=groups, feature_name=[_plain(n) for n in names])
+    parameters = {
+        "objective": "lambdarank",
+        "num_leaves": rank.leaves,
+        "learning_rate": rank.learning_rate,
+        "min_data_in_leaf": rank.min_leaf,
+        "lambdarank_truncation_level": 20,
+        "num_threads": 2,
+        "seed": rank.seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbose": -1,
+    }
+    return Trees(lightgbm.train(parameters, data, rank.trees))
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._" else "_" for c in name)

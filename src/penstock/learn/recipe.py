@@ -1,0 +1,207 @@
+"""What a decision learns from: views, candidate sources and a ranker, as one serialisable definition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from penstock.errors import DefinitionError
+from penstock.features.assemble import Assembler
+from penstock.features.request import Request
+from penstock.features.view import View
+from penstock.registry import from_spec, registered, to_spec
+from penstock.retrieve import Index, PopularLists, Query, Source
+from penstock.types import Array
+
+
+@registered("ranker")
+@dataclass(frozen=True, eq=False)
+class LambdaRank:
+    """A LightGBM ranker trained with LambdaRank (Burges, 2010) on what shoppers did next.
+
+    Args:
+        goal: the events to predict: a value of the field ``kind``, or an element-wise filter.
+        views: whose features it sees.
+        request: further columns computed at request time, by name.
+        trees, leaves, learning_rate, min_leaf: of the boosted trees.
+        negatives: candidates kept beside each positive when training.
+        labels: how far back the training labels reach, before the validation span.
+        valid: the newest span, held out to choose between rankers.
+        most_labels: labels drawn at random from each span of length `valid`.
+        tolerance: the simplest ranker within this share of the best one's MRR is taken.
+        seed: of every random draw.
+    """
+
+    goal: str | pl.Expr
+    views: tuple[View, ...] = ()
+    request: Mapping[str, Request | pl.Expr] = field(default_factory=dict)
+    trees: int = 100
+    leaves: int = 15
+    learning_rate: float = 0.1
+    min_leaf: int = 100
+    negatives: int = 20
+    labels: str = "3d"
+    valid: str = "1d"
+    most_labels: int = 4_000
+    tolerance: float = 0.02
+    seed: int = 1
+
+    @property
+    def filter(self) -> pl.Expr:
+        """The goal as a filter."""
+        return pl.col("kind") == self.goal if isinstance(self.goal, str) else self.goal
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """One decision, as far as it is learned and released.
+
+    Args:
+        name: the decision's name.
+        by: the key field of requests.
+        item: the key field of candidates.
+        views: every view that the ranker or a source reads.
+        sources: where candidates come from.
+        rank: the ranker.
+        context: text fields that a request may carry.
+        leave_out: list features of the shopper whose items are never proposed.
+        most: candidates scored at most.
+    """
+
+    name: str
+    by: str
+    item: str
+    views: tuple[View, ...]
+    sources: tuple[Source, ...]
+    rank: LambdaRank
+    context: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
+    most: int = 250
+
+    def __post_init__(self) -> None:
+        labels = [source.label for source in self.sources]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise DefinitionError(
+                    f"the candidate sources of {self.name} differ in name", got=f"{label!r} twice",
+                    remedy=f"give one a name: name={label + '_2'!r}",
+                )  # fmt: skip
+        lists = self.lists
+        for need in (*(need for source in self.sources for need in source.needs()), *self.leave_out):
+            if need not in lists and need not in self.context:
+                raise DefinitionError(
+                    f"sources of {self.name} read list features of the views by {self.by}", got=repr(need),
+                    remedy="add it there (recent = ps.last('item', k=50)), or use one of " + ", ".join(sorted(lists)),
+                )  # fmt: skip
+        _ = self.assembler
+
+    @property
+    def stream(self) -> str:
+        return self.views[0].stream
+
+    @cached_property
+    def lists(self) -> dict[str, tuple[View, str]]:
+        """List features of the request's views, by plain and by full name."""
+        known = {self.by, *self.context}
+        out: dict[str, tuple[View, str]] = {}
+        for view in self.views:
+            if set(view.by) <= known:
+                for name, aggregate in view.features.items():
+                    if aggregate.is_list:
+                        out.setdefault(name, (view, name))
+                        out[f"{view.name}.{name}"] = (view, name)
+        return out
+
+    @cached_property
+    def assembler(self) -> Assembler:
+        columns = tuple(column for source in self.sources for column in source.columns)
+        request = {n: r if isinstance(r, Request) else Request(r) for n, r in self.rank.request.items()}
+        return Assembler(self.views, self.by, self.item, self.context, columns, request)
+
+    def spec(self) -> dict[str, Any]:
+        """The definition as plain JSON values; `Recipe.from_spec` is the inverse."""
+        rank = to_spec(_without_views(self.rank))
+        return {
+            "name": self.name,
+            "by": self.by,
+            "item": self.item,
+            "views": [view.spec() for view in self.views],
+            "sources": [to_spec(source) for source in self.sources],
+            "rank": rank,
+            "context": list(self.context),
+            "leave_out": list(self.leave_out),
+            "most": self.most,
+        }
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Recipe:
+        return cls(
+            spec["name"],
+            spec["by"],
+            spec["item"],
+            tuple(View.from_spec(view) for view in spec["views"]),
+            tuple(from_spec(source) for source in spec["sources"]),
+            from_spec(spec["rank"]),
+            tuple(spec["context"]),
+            tuple(spec["leave_out"]),
+            spec["most"],
+        )
+
+
+def _without_views(rank: LambdaRank) -> LambdaRank:
+    return replace(rank, views=())
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Different items (n,), with the source score columns (n, c), NaN where a source did not find them.
+
+    `place` (n, sources) is the position in each source's own list, NaN where absent.
+    """
+
+    items: NDArray[np.uint32]
+    scores: NDArray[np.float64]
+    place: NDArray[np.float64]
+
+
+def retrieve(recipe: Recipe, query: Query, indexes: Mapping[str, Index]) -> Candidates:
+    """Asks every source, joins what they found in their order, and leaves out what must not be shown."""
+    out: set[int] = set()
+    for name in recipe.leave_out:
+        out.update(query.lists[name].tolist())
+    found = [source.find(query, indexes.get(source.label, {})) for source in recipe.sources]
+    row: dict[int, int] = {}
+    for part in found:
+        for code in part.items.tolist():
+            if code not in row and code not in out and len(row) < recipe.most:
+                row[code] = len(row)
+    scores = np.full((len(row), len(recipe.assembler.scores)), np.nan)
+    place = np.full((len(row), len(found)), np.nan)
+    column = 0
+    for i, (source, part) in enumerate(zip(recipe.sources, found, strict=True)):
+        at = np.array([row.get(code, -1) for code in part.items.tolist()], np.int64)
+        kept = at >= 0
+        place[at[kept], i] = np.flatnonzero(kept)
+        width = len(source.columns)
+        scores[at[kept], column : column + width] = part.scores[kept]
+        column += width
+    return Candidates(np.fromiter(row, np.uint32, len(row)), scores, place)
+
+
+def popular_lists(
+    recipe: Recipe, lists: Mapping[str, Array], popularity: Mapping[str, PopularLists]
+) -> dict[str, NDArray[np.uint32]]:
+    """What each popularity-based source offers a request, from its groups' lists."""
+    out = {}
+    for source in recipe.sources:
+        if source.label in popularity:
+            needs = source.needs()
+            groups = [0] if not needs else [code for code in lists[needs[0]].tolist() if code]
+            out[source.label] = popularity[source.label].items(groups)
+    return out

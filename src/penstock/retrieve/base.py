@@ -1,0 +1,87 @@
+"""Candidate sources: from what is known of a shopper to a short list of items, each with scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.types import Array
+
+Index = Mapping[str, Array]
+"""What a source learned from history: named arrays, saved in the release as .npy files."""
+
+
+@dataclass(frozen=True)
+class History:
+    """Who touched what, in (owner, offset) order: three columns of equal length n."""
+
+    owner: NDArray[np.uint32]
+    item: NDArray[np.uint32]
+    time: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a source may look at: the shopper's lists of codes by feature name, and popularity lists."""
+
+    lists: Mapping[str, NDArray[np.uint32]]
+    popular: Mapping[str, NDArray[np.uint32]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Items (n,) uint32, best first, and their scores (n, columns) float64."""
+
+    items: NDArray[np.uint32]
+    scores: NDArray[np.float64]
+
+
+class Source(ABC):
+    """One way to find candidates; implementations are frozen dataclasses, registered as "source".
+
+    Attributes:
+        k: at most so many items.
+        name: the column prefix of its scores; the class's own by default. Two sources of one decision
+            differ in name.
+    """
+
+    k: int
+    name: str
+
+    @property
+    def label(self) -> str:
+        return self.name or type(self).__name__.lower()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the score columns that the ranker may use; the first one orders the list."""
+        return (self.label,)
+
+    def needs(self) -> tuple[str, ...]:
+        """The list features of the shopper that it reads."""
+        return ()
+
+    def fit(self, history: Mapping[str, History]) -> Index:
+        """Learns its index from the events that each list feature in `needs` counts."""
+        return {}
+
+    @abstractmethod
+    def find(self, query: Query, index: Index) -> Found:
+        """The candidates of one request."""
+
+    def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
+        """`find`, independently and in plain Python, as {item: scores}: the oracle of audits."""
+        raise NotImplementedError
+
+
+def distinct(codes: NDArray[np.uint32], most: int) -> list[int]:
+    """The first `most` different codes, in order, without the missing one.
+
+    >>> distinct(np.array([7, 8, 7, 0, 9], np.uint32), 2)
+    [7, 8]
+    """
+    return [code for code in dict.fromkeys(codes.tolist()) if code][:most]

@@ -1,0 +1,80 @@
+"""Session nearest neighbours: what past sessions like this one went on to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from penstock.clock import duration
+from penstock.registry import registered
+from penstock.retrieve.base import Found, History, Index, Query, Source, distinct
+
+
+@registered("source")
+@dataclass(frozen=True)
+class SessionNeighbours(Source):
+    """Items of the past sessions that share most with the newest items, the newest sharing most (V-SKNN).
+
+    After Ludewig and Jannach, "Evaluation of session-based recommendation algorithms" (2018).
+
+    Args:
+        of: the list feature whose events make the sessions.
+        recent: how many of the newest different items to compare.
+        gap: a pause that ends a session.
+        sample: past sessions looked at an item, the newest ones.
+        neighbours: sessions that vote.
+    """
+
+    of: str = "recent"
+    k: int = 60
+    name: str = ""
+    recent: int = 10
+    gap: str = "30min"
+    sample: int = 200
+    neighbours: int = 100
+
+    def needs(self) -> tuple[str, ...]:
+        return (self.of,)
+
+    def fit(self, history: Mapping[str, History]) -> Index:
+        past = history[self.of]
+        pause = np.r_[True, (past.owner[1:] != past.owner[:-1]) | (np.diff(past.time) > duration(self.gap))]
+        session = np.cumsum(pause[: len(past.item)]) - 1
+        # A session holds each item once.
+        visit = np.unique((session.astype(np.uint64) << np.uint64(32)) | past.item)
+        session, item = (visit >> np.uint64(32)).astype(np.int64), (visit & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        starts = np.searchsorted(session, np.arange(int(session.max(initial=-1)) + 2))
+        ended = np.zeros(len(starts) - 1, np.int64)
+        np.maximum.at(ended, np.cumsum(pause[: len(past.item)]) - 1, past.time)
+        by_item = np.lexsort((-ended[session], item))
+        items, first = np.unique(item[by_item], return_index=True)
+        keep = np.arange(len(item)) - np.repeat(first, np.diff(np.r_[first, len(item)])) < self.sample
+        return {
+            "items": items,
+            "item_starts": np.searchsorted(item[by_item][keep], items).astype(np.int64),
+            "item_sessions": session[by_item][keep],
+            "starts": starts.astype(np.int64),
+            "visited": item,
+        }
+
+    def find(self, query: Query, index: Index) -> Found:
+        items, ends = index["items"], np.append(index["item_starts"], len(index["item_sessions"]))
+        like: dict[int, float] = {}
+        for position, code in enumerate(distinct(query.lists[self.of], self.recent)):
+            at = int(np.searchsorted(items, code))
+            if at < len(items) and items[at] == code:
+                for session in index["item_sessions"][ends[at] : ends[at + 1]].tolist():
+                    like[session] = like.get(session, 0.0) + 1.0 / (1.0 + position)
+        nearest = sorted(like, key=lambda session: (-like[session], -session))[: self.neighbours]
+        scores: dict[int, float] = {}
+        for session in nearest:
+            for code in index["visited"][index["starts"][session] : index["starts"][session + 1]].tolist():
+                scores[code] = scores.get(code, 0.0) + like[session]
+        best = sorted(scores, key=lambda code: (-scores[code], code))[: self.k]
+        return Found(np.array(best, np.uint32), np.array([[scores[code]] for code in best]).reshape(-1, 1))
+
+    def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
+        found = self.find(query, index)  # already plain Python
+        return {code: (score,) for code, (score,) in zip(found.items.tolist(), found.scores.tolist(), strict=True)}
