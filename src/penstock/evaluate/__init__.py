@@ -1,0 +1,29 @@
+"""Ranking metrics, their intervals, comparison of candidates, and the training report."""
+
+from penstock.evaluate.checks import EvaluationError
+from penstock.evaluate.compare import Candidate, binned, compare
+from penstock.evaluate.intervals import Interval, bootstrap, paired
+from penstock.evaluate.layout import Comparison, Report
+from penstock.evaluate.ranking import coverage, hit_rate, mrr, ndcg, rank_in_list, rank_of_positive, recall_at_k
+from penstock.evaluate.report import render, write_report
+
+__all__ = [
+    "Candidate",
+    "Comparison",
+    "EvaluationError",
+    "Interval",
+    "Report",
+    "binned",
+    "bootstrap",
+    "compare",
+    "coverage",
+    "hit_rate",
+    "mrr",
+    "ndcg",
+    "paired",
+    "rank_in_list",
+    "rank_of_positive",
+    "recall_at_k",
+    "render",
+    "write_report",
+]

@@ -1,0 +1,271 @@
+"""The training report: one dict, written as JSON for machines and as one HTML page for people."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from penstock.evaluate.checks import EvaluationError
+from penstock.evaluate.compare import METRIC_NAMES
+from penstock.evaluate.intervals import Interval
+from penstock.evaluate.layout import Report, Scores, SliceResult
+from penstock.evaluate.markup import Markup, join, tag
+from penstock.evaluate.page import details, facts, page, section, table
+from penstock.evaluate.plots import Bar, bars, histogram, line, number
+
+_FEATURES_DRAWN = 20
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The report as one self-contained HTML page; `report` is laid out as `penstock.evaluate.layout.Report`.
+
+    Raises:
+        EvaluationError: a key is missing or unknown, or a value has the wrong type or is not finite.
+    """
+    return _html(_checked(report))
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Writes report.json and report.html into `folder`, each whole or not at all; returns their paths."""
+    checked = _checked(report)
+    plain, html = msgspec.json.format(msgspec.json.encode(checked), indent=2) + b"\n", _html(checked).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    return _write(folder / "report.json", plain), _write(folder / "report.html", html)
+
+
+def _checked(report: Mapping[str, Any]) -> Report:
+    try:
+        # Through JSON, where NaN and infinity become null: what cannot be read back is refused here.
+        checked = msgspec.json.decode(msgspec.json.encode(dict(report)), type=Report)
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise EvaluationError(
+            "a report has every fact of its layout and no other",
+            got=str(error),
+            remedy="compare the dict with penstock.evaluate.layout.Report",
+        ) from None
+    names = [row.name for row in checked.candidates]
+    same = all([row.name for row in result.candidates] == names for result in checked.slices)
+    if not {checked.chosen, checked.best} <= set(names) or not same or len(checked.positions) != checked.k:
+        raise EvaluationError(
+            "chosen, best and every slice name the same candidates, and there is a count for each of k places",
+            got=f"chosen {checked.chosen!r}, best {checked.best!r}, k {checked.k}, {len(checked.positions)} places",
+            remedy="fill the report from one comparison",
+        )
+    return checked
+
+
+def _write(path: Path, content: bytes) -> Path:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _html(report: Report) -> str:
+    parts = [
+        tag("h1", f"{report.app}: decision {report.decision}"),
+        tag("p", f"Training report, {report.created}. Goal: {report.goal}.", class_="soft"),
+        _chosen(report),
+        _comparison(report),
+        _slices(report),
+        _cost(report),
+    ]
+    if report.features:
+        parts.append(_features(report))
+    parts.append(_data(report))
+    if report.calibration:
+        parts.append(_calibration(report))
+    if report.notes:
+        parts.append(section("Notes", tag("ul", *[tag("li", note) for note in report.notes])))
+    return page(f"{report.app} {report.decision}: training report", *parts)
+
+
+def _chosen(report: Report) -> Markup:
+    row = next(row for row in report.candidates if row.name == report.chosen)
+    figures = [
+        *[(f"{name}@{report.k}", _figure(getattr(row.scores, key).mean)) for key, name in METRIC_NAMES.items()],
+        (f"Coverage@{report.k}", _share(row.coverage)),
+        ("Scoring a list, p50", f"{number(row.score_ms_p50)} ms"),
+        ("Best candidate", report.best),
+    ]
+    reason = tag("p", report.reason, class_="reason")
+    return section(f"Chosen: {report.chosen}", reason, facts(figures), kind="lead")
+
+
+def _comparison(report: Report) -> Markup:
+    head = [
+        "Candidate", *[f"{name}@{report.k}" for name in METRIC_NAMES.values()], "Against the best",
+        f"Coverage@{report.k}", "Complexity",
+    ]  # fmt: skip
+    rows = [
+        [row.name, *_cells(row.scores), _change(row.change), _share(row.coverage), number(row.complexity)]
+        for row in report.candidates
+    ]
+    said = f"{METRIC_NAMES[report.metric]}@{report.k}"
+    rule = (
+        f"{report.lists:,} held-out decisions of {report.users:,} users. Below each figure stands its "
+        f"{report.level:.0%} interval, from resampling users. What decides is {said}: the simplest candidate within "
+        f"{100 * report.tolerance:.4g}% of the best is taken. An item that was never retrieved counts as a miss."
+    )
+    drawn = [_bar(row.name, getattr(row.scores, report.metric), row.name == report.chosen) for row in report.candidates]
+    chart = bars(drawn, title=f"{said} by candidate", description=_spoken(drawn))
+    places = [[str(i + 1), number(count), _share(count / report.lists)] for i, count in enumerate(report.positions)]
+    hits = histogram(
+        report.positions,
+        [place[0] for place in places],
+        title=f"Where {report.chosen} placed the item that was taken",
+        description=f"Hits by place from 1 to {report.k}; place 1 has {report.positions[0]:,}.",
+        x_label="place in the list",
+    )
+    strong = [i for i, row in enumerate(report.candidates) if row.name == report.chosen]
+    listed = table("Hits of the chosen candidate by place", ["Place", "Hits", "Share of decisions"], places)
+    return section(
+        "Comparison", tag("p", rule), table("All candidates", head, rows, strong), chart, hits,
+        details("Hits by place, as a table", listed),
+    )  # fmt: skip
+
+
+def _slices(report: Report) -> Markup:
+    names = dict.fromkeys(result.slice for result in report.slices)
+    blocks = [_one_slice(report, name, [s for s in report.slices if s.slice == name]) for name in names]
+    intro = tag("p", "The same decisions, split. A small slice has a wide interval: read it before the bar.")
+    return section("Slices", *([intro, *blocks] if blocks else [tag("p", "No slices were asked for.")]))
+
+
+def _one_slice(report: Report, name: str, results: Sequence[SliceResult]) -> Markup:
+    said = f"{METRIC_NAMES[report.metric]}@{report.k}"
+    drawn = [
+        _bar(f"{result.value} ({_share(result.share)} of decisions)", getattr(row.scores, report.metric), True)
+        for result in results
+        for row in result.candidates
+        if row.name == report.chosen
+    ]
+    head = [name.capitalize(), *[row.name for row in report.candidates], "Decisions", "Share"]
+    tables = [
+        table(
+            f"{METRIC_NAMES[key]}@{report.k} by {name}",
+            head,
+            [
+                [r.value, *[_estimate(getattr(c.scores, key)) for c in r.candidates], number(r.lists), _share(r.share)]
+                for r in results
+            ],
+        )
+        for key in sorted(METRIC_NAMES, key=lambda key: key != report.metric)
+    ]
+    chart = bars(drawn, title=f"{said} of {report.chosen} by {name}", description=_spoken(drawn))
+    return join(tag("h3", f"By {name}"), chart, tables[0], details("The other metrics", *tables[1:]))
+
+
+def _cost(report: Report) -> Markup:
+    rows = [[row.name, f"{number(row.train_seconds)} s", f"{number(row.score_ms_p50)} ms"] for row in report.candidates]
+    strong = [i for i, row in enumerate(report.candidates) if row.name == report.chosen]
+    parts = [table("Cost of each candidate", ["Candidate", "Training", "Scoring a list, p50"], rows, strong)]
+    if report.timings:
+        total = sum(timing.seconds for timing in report.timings)
+        steps = [[t.step, f"{number(t.seconds)} s", _share(t.seconds / (total or 1.0))] for t in report.timings]
+        parts.append(table("Time of each step", ["Step", "Time", "Share"], steps))
+    if report.learning_curve:
+        points = [(float(p.rows), p.value) for p in report.learning_curve]
+        said = f"{METRIC_NAMES[report.metric]}@{report.k}"
+        first, last = (f"{_figure(y)} at {number(x)} rows" for x, y in (points[0], points[-1]))
+        chart = line(
+            points, title=f"Learning curve: {said} by training rows", description=f"From {first} to {last}.",
+            x_label="training rows", y_label=said,
+        )  # fmt: skip
+        listed = table("Learning curve", ["Rows", said], [[number(x), _figure(y)] for x, y in points])
+        parts += [chart, details("The curve as a table", listed)]
+    return section("Training cost and scoring latency", *parts)
+
+
+def _features(report: Report) -> Markup:
+    ordered = sorted(report.features, key=lambda feature: -feature.importance)
+    drawn = [Bar(feature.name, feature.importance, strong=True) for feature in ordered[:_FEATURES_DRAWN]]
+    title = f"Importance, the first {len(drawn)} of {len(ordered)}"
+    rows = [[f.name, number(f.importance), _share(f.missing_share)] for f in ordered]
+    listed = table("All features", ["Feature", "Importance", "Missing"], rows)
+    return section(
+        "Features", bars(drawn, title=title, description=_spoken(drawn)), details("All features, with missing", listed)
+    )
+
+
+def _data(report: Report) -> Markup:
+    data = report.data
+    optional = [
+        ("Items retrieved at all", data.candidate_recall, _share),
+        ("Label delay, p50", data.label_delay_s_p50, _seconds),
+        ("Label delay, p99", data.label_delay_s_p99, _seconds),
+    ]
+    pairs = [
+        ("First event", data.first),
+        ("Last event", data.last),
+        ("Events", number(data.events)),
+        ("Log offset", number(data.offset)),
+        ("Users", number(data.users)),
+        ("Items", number(data.items)),
+        ("Labels to train on", number(data.train_labels)),
+        ("Labels held out", number(data.valid_labels)),
+        *[(name, form(value)) for name, value, form in optional if value is not None],
+    ]
+    return section("Data used", facts(pairs))
+
+
+def _calibration(report: Report) -> Markup:
+    points = [(b.predicted, b.observed) for b in report.calibration]
+    chart = line(
+        points, title="Calibration: what came true against what was predicted", joined=False, diagonal=True,
+        description="Points on the dashed diagonal are perfectly calibrated.", x_label="predicted", y_label="observed",
+    )  # fmt: skip
+    rows = [[_figure(b.predicted), _figure(b.observed), number(b.rows)] for b in report.calibration]
+    listed = table("Calibration", ["Predicted", "Observed", "Rows"], rows)
+    return section("Calibration", chart, details("The points as a table", listed))
+
+
+def _bar(label: str, interval: Interval, strong: bool) -> Bar:
+    return Bar(label, interval.mean, interval.low, interval.high, strong)
+
+
+def _spoken(drawn: Sequence[Bar]) -> str:
+    return "; ".join(f"{bar.label}: {number(bar.value)}" for bar in drawn) + "."
+
+
+def _cells(scores: Scores) -> list[Markup]:
+    return [_estimate(getattr(scores, key)) for key in METRIC_NAMES]
+
+
+def _estimate(interval: Interval) -> Markup:
+    if interval.low is None or interval.high is None:
+        return join(_figure(interval.mean))
+    return join(_figure(interval.mean), tag("small", f"{_figure(interval.low)} to {_figure(interval.high)}"))
+
+
+def _change(change: Interval | None) -> Markup:
+    if change is None:
+        return join("n/a")
+    if change.low is None or change.high is None or change.low == change.high == change.mean == 0:
+        return join(f"{change.mean:+z.1%}" if change.mean else "best")
+    return join(f"{change.mean:+z.1%}", tag("small", f"{change.low:+z.1%} to {change.high:+z.1%}"))
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _share(value: float | None) -> str:
+    return "n/a" if value is None else f"{100 * value:.3g}%" if 0 < value < 0.1 else f"{100 * value:.1f}%"
+
+
+def _seconds(value: float) -> str:
+    return f"{number(value)} s"
