@@ -1,0 +1,1 @@
+"""The main job end to end: events in, decisions out, measured by live clients."""

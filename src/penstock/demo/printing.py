@@ -1,0 +1,139 @@
+"""What a long run says on the terminal: its steps as they go, and its figures at the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+_BAR = 30
+_ROWS = (("served", ""), ("popularity", "popular_"), ("co-visits", "covisit_"), ("most recent", "recent_"))
+
+
+class Step:
+    """One step in progress; `progress` and `note` may be called at any time, or never."""
+
+    def __init__(self, bar: Progress, title: str) -> None:
+        self._bar = bar
+        self._task = bar.add_task(title, total=None)
+        self.text = ""
+
+    def progress(self, done: int, total: int | None = None) -> None:
+        """Moves the bar, where there is a terminal to show it on."""
+        self._bar.update(self._task, completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        """What stands behind the title when the step is done, such as ``"74,321 events"``; the time is added."""
+        self.text = text
+
+
+class Printer:
+    """Writes for people on standard output or, with `json`, on standard error, one object being for programs.
+
+    Where that is not a terminal there are no bars, colours or control characters.
+    """
+
+    def __init__(self, json: bool = False) -> None:
+        file = sys.stderr if json else sys.stdout
+        self._json = json
+        self._console = Console(file=file, force_terminal=file.isatty(), highlight=False, markup=False, emoji=False)
+        self._ascii = self._console.options.ascii_only
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Step]:
+        """Shows a bar while the block runs, and a line with its title, note and seconds afterwards."""
+        bar = Progress(
+            TextColumn("  {task.description}", markup=False),
+            BarColumn(_BAR),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        start = perf_counter()
+        done = False
+        try:
+            with bar:
+                step = Step(bar, title)
+                yield step
+            done = True
+        finally:
+            mark = ("ok" if self._ascii else "✓") if done else ("failed" if self._ascii else "✗")
+            taken = f"{perf_counter() - start:.1f} s"
+            words = filter(None, [title, step.text])
+            self.line(Text.assemble((mark, "green" if done else "red"), " ", "  ".join(words), (f"  {taken}", "dim")))
+
+    def line(self, text: str | Text) -> None:
+        """One line of text for people."""
+        self._console.print(text, soft_wrap=True)
+
+    def table(self, result: Mapping[str, Any]) -> None:
+        """The figures of a demo for people and, in JSON mode, `result` as one line last on standard output.
+
+        A figure that `result` lacks, or that is None, is left out. Read are ``[popular_|covisit_|recent_]hit_rate_20``
+        and ``mrr_20``, ``{decide|post|freshness}_p{50|99}_ms``, ``waterfall_ms``, ``tiers``, ``events_per_second``,
+        ``audit_rows``, ``audit_mismatches``, ``errors``, ``errors_by_kind``, ``error_examples`` and ``seconds``.
+        """
+        self._console.print()
+        self._console.print(self._rates(result))
+        for name, text in _lines(result):
+            self.line(Text.assemble((f"{name:<12}", "bold"), text))
+        if self._json:
+            self._console.file.flush()
+            print(json.dumps(result, allow_nan=False), file=sys.stdout, flush=True)
+
+    def _rates(self, result: Mapping[str, Any]) -> Table:
+        rates = {title: (result.get(f"{key}hit_rate_20"), result.get(f"{key}mrr_20")) for title, key in _ROWS}
+        best = max((rate for rate, _ in rates.values() if rate), default=1.0)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("next item in the first 20")
+        table.add_column("hit rate", justify="right")
+        table.add_column("MRR", justify="right")
+        table.add_column("")
+        for title, (rate, reciprocal) in rates.items():
+            if rate is not None:
+                mrr = "" if reciprocal is None else f"{reciprocal:.4f}"
+                style = "bold green" if title == "served" else ""
+                table.add_row(title, f"{rate:.4f}", mrr, self._bar(rate / best), style=style)
+        return table
+
+    def _bar(self, share: float) -> str:
+        """`share` of the full width, in eighths of a character where the terminal has them."""
+        if self._ascii:
+            return "#" * round(share * _BAR)
+        full, eighths = divmod(round(share * _BAR * 8), 8)
+        return "█" * full + " ▏▎▍▌▋▊▉"[eighths].strip()
+
+
+def _lines(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and text of every further line, in order."""
+    for name in ("decide", "post", "freshness"):
+        p50, p99 = result.get(f"{name}_p50_ms"), result.get(f"{name}_p99_ms")
+        if p50 is not None and p99 is not None:
+            yield name, f"p50 {p50:.2f} ms, p99 {p99:.2f} ms"
+    if stages := result.get("waterfall_ms"):
+        yield "waterfall", ", ".join(f"{stage} {ms:.2f}" for stage, ms in stages.items()) + " ms"
+    if tiers := result.get("tiers"):
+        yield "tiers", ", ".join(f"{tier} {share:.1%}" for tier, share in tiers.items())
+    if rate := result.get("events_per_second"):
+        yield "throughput", f"{rate:,.0f} events/s"
+    if (rows := result.get("audit_rows")) is not None:
+        wrong = result.get("audit_mismatches", 0)
+        verdict = "served and recomputed agree" if not wrong else f"{wrong:,} MISMATCHES"
+        yield "audit", f"{verdict} on {rows:,} values" if rows else "nothing was compared"
+    if (errors := result.get("errors")) is not None:
+        yield "errors", f"{errors:,}"
+    examples = result.get("error_examples", {})
+    for kind, count in result.get("errors_by_kind", {}).items():
+        yield "", f"{count:,} of {kind}: {examples.get(kind, '')[:200]}"
+    if (seconds := result.get("seconds")) is not None:
+        yield "in all", f"{seconds:.1f} s"
