@@ -21,12 +21,18 @@ class Clock(Protocol):
 
     def now(self) -> int: ...
 
+    def saw(self, time_: int) -> None:
+        """Hears the time of every event before it is appended."""
+
 
 class SystemClock:
     """The machine's wall clock."""
 
     def now(self) -> int:
         return time.time_ns() // 1_000
+
+    def saw(self, time_: int) -> None:
+        """The wall clock goes its own way."""
 
 
 class EventsClock:

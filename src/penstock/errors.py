@@ -40,6 +40,10 @@ class RequestError(PenstockError):
     """A decision or feature request that cannot be answered as asked (HTTP 422)."""
 
 
+class TooLargeError(RequestError):
+    """A body is larger than the server takes (HTTP 413)."""
+
+
 class NotFoundError(PenstockError):
     """A named thing (stream, view, decision, release) does not exist (HTTP 404)."""
 

@@ -108,16 +108,30 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Appended:
-    """What an append did, once it is durable. New events took offsets first … end - 1."""
+    """What an append did, once it is durable. New events took offsets first … end - 1, in their order.
 
-    accepted: int
-    duplicates: int
+    `new` says for each event given whether it was new; the others are duplicates.
+    """
+
+    new: Sequence[bool]
     first: int
     end: int
+
+    @property
+    def accepted(self) -> int:
+        return self.end - self.first
+
+    @property
+    def duplicates(self) -> int:
+        return len(self.new) - self.accepted
 
 
 class Log(Protocol):
     """Durable, ordered by arrival, deduplicated by event id, readable from an offset (0-based)."""
+
+    @property
+    def id(self) -> str:
+        """Names this log: codes and offsets mean something only beside it."""
 
     @property
     def strings(self) -> Strings: ...

@@ -15,6 +15,7 @@ class RowsLog:
 
     def __init__(self, rows: Mapping[str, Rows], strings: Strings) -> None:
         self._rows = dict(rows)
+        self.id = "rows"
         self.strings = strings
         self.end = 1 + max((int(part.offset.max(initial=-1)) for part in rows.values()), default=-1)
         self.newest = max((int(part.time.max(initial=0)) for part in rows.values()), default=0)

@@ -43,6 +43,14 @@ class Requests:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """Feature rows (n, features) float64, and the candidates' attributes as (n,) codes by name."""
+
+    rows: NDArray[np.float64]
+    attributes: Mapping[str, NDArray[np.uint32]]
+
+
+@dataclass(frozen=True)
 class Assembler:
     """The plan of one decision's feature matrix.
 
@@ -119,8 +127,8 @@ class Assembler:
 
     def matrix(
         self, read: Read, opened: Requests, owner: NDArray[np.int64], items: NDArray[np.uint32], scores: Array
-    ) -> NDArray[np.float64]:
-        """The feature rows (n, len(names)) float64 of n candidates; `owner` (n,) is each one's request."""
+    ) -> Matrix:
+        """The rows, (n, len(names)), of n candidates; `owner` (n,) is each one's request."""
         columns = {name: codes[owner] for name, codes in opened.keys.items()}
         columns[self.item] = items
         late: dict[str, Array] = {}
@@ -138,7 +146,7 @@ class Assembler:
         place += len(self.scores)
         if self.requests:
             self._derive(out, place, {**opened.values, **late}, opened.now[owner], owner)
-        return out
+        return Matrix(out, columns)
 
     def _derive(self, out: Array, place: int, values: Mapping[str, Array], now: Array, owner: Array) -> None:
         wanted = {name for r in self.requests.values() for name in r.expression.meta.root_names()}

@@ -93,7 +93,8 @@ class View:
         return {
             "name": self.name,
             "by": list(self.by),
-            "features": {name: to_spec(aggregate) for name, aggregate in self.features.items()},
+            # A list: the order of features is the order of bytes in a record, and so part of the version.
+            "features": [[name, to_spec(aggregate)] for name, aggregate in self.features.items()],
             "stream": self.schema.stream,
             "fields": [[f.name, f.kind, f.optional] for f in self.schema.fields],
         }
@@ -101,7 +102,7 @@ class View:
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> View:
         schema = Schema(spec["stream"], tuple(Field(*field) for field in spec["fields"]))
-        features = {name: from_spec(part) for name, part in spec["features"].items()}
+        features = {name: from_spec(part) for name, part in spec["features"]}
         return cls(spec["name"], tuple(spec["by"]), features, schema)
 
     @cached_property

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engines import BatchEngine
-from penstock.features.assemble import Read
+from penstock.features.assemble import Read, Requests
 from penstock.features.columns import check_element_wise, frame, mask
 from penstock.features.plan import Plan
 from penstock.features.view import View
@@ -112,28 +112,40 @@ class Replay:
         """
         recipe = self.recipe
         read = self.read(labels)
-        opened = recipe.assembler.open(read, {recipe.by: labels.key, **labels.context}, labels.now)
-        lists = popularity_at(recipe, self.rows, self.strings, labels.known)
-        random = np.random.default_rng(seed)
-        kept: list[Candidates] = []
-        positives: list[NDArray[np.bool_]] = []
+        opened = self._open(labels)
+        found = self._candidates(labels, opened, indexes, progress)
+        positives = [part.items == item for part, item in zip(found, labels.item.tolist(), strict=True)]
+        if negatives is not None:
+            random = np.random.default_rng(seed)
+            sampled = [_sample(c, p, negatives, random) for c, p in zip(found, positives, strict=True)]
+            found, positives = [c for c, _ in sampled], [p for _, p in sampled]
+        groups = np.array([len(c.items) for c in found], np.int64)
+        owner = np.repeat(np.arange(len(found)), groups)
+        items = np.concatenate([np.zeros(0, np.uint32), *(c.items for c in found)])
+        scores = np.concatenate([np.zeros((0, len(recipe.assembler.scores))), *(c.scores for c in found)])
+        rows = recipe.assembler.matrix(read, opened, owner, items, scores).rows
+        return Dataset(rows.astype(np.float32), owner, np.concatenate([np.zeros(0, bool), *positives]), groups, found)
+
+    def candidates(self, labels: Labels, indexes: Mapping[str, Index]) -> list[Candidates]:
+        """What each label's request would have found, without features."""
+        return self._candidates(labels, self._open(labels), indexes, None)
+
+    def _open(self, labels: Labels) -> Requests:
+        keys = {self.recipe.by: labels.key, **labels.context}
+        return self.recipe.assembler.open(self.read(labels), keys, labels.now)
+
+    def _candidates(
+        self, labels: Labels, opened: Requests, indexes: Mapping[str, Index], progress: Progress | None
+    ) -> list[Candidates]:
+        lists = popularity_at(self.recipe, self.rows, self.strings, labels.known)
+        found = []
         for i in range(len(labels)):
             mine = opened.lists(i)
-            popular = popular_lists(recipe, mine, lists[i])
-            found = retrieve(recipe, Query(mine, popular), indexes)
-            positive = found.items == labels.item[i]
-            if negatives is not None:
-                found, positive = _sample(found, positive, negatives, random)
-            kept.append(found)
-            positives.append(positive)
+            query = Query(mine, popular_lists(self.recipe, mine, lists[i]))
+            found.append(retrieve(self.recipe, query, indexes))
             if progress and i % 100 == 99:
                 progress(i + 1, len(labels))
-        groups = np.array([len(c.items) for c in kept], np.int64)
-        owner = np.repeat(np.arange(len(kept)), groups)
-        items = np.concatenate([c.items for c in kept]) if kept else np.zeros(0, np.uint32)
-        scores = np.concatenate([c.scores for c in kept]) if kept else np.zeros((0, len(recipe.assembler.scores)))
-        rows = recipe.assembler.matrix(read, opened, owner, items, scores)
-        return Dataset(rows.astype(np.float32), owner, np.concatenate([*positives, np.zeros(0, bool)]), groups, kept)
+        return found
 
 
 def _sample(

@@ -132,7 +132,7 @@ class Popularity:
         order = np.lexsort((keys, -counts, group))
         item = (keys[order] & np.uint64(0xFFFFFFFF)).astype(np.uint32)
         groups, starts = np.unique(group[order], return_index=True)
-        ends = np.append(starts[1:], len(order))
+        ends = np.r_[starts, len(order)][1:]
         self._lists = {
             g: item[a : min(b, a + self.source.k)]
             for g, a, b in zip(groups.tolist(), starts.tolist(), ends.tolist(), strict=True)

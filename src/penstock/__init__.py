@@ -1,0 +1,50 @@
+"""penstock: real-time machine learning for a shop's decisions, from events to decisions and back.
+
+>>> import penstock as ps
+>>> ps.count(window="1h").window
+'1h'
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from penstock.aggregates import count, distinct, last, latest, max, mean, min, recency, sum, top_k
+    from penstock.app import App, load
+    from penstock.errors import PenstockError
+    from penstock.events import Event, Money
+    from penstock.features import request
+    from penstock.learn import LambdaRank
+    from penstock.retrieve import covisits, popular, seen, session_neighbours, similar
+    from penstock.serve.rerank import block, cap, diversify, explore, pin
+    from penstock.simulator import World
+
+__version__ = "0.1.0"
+
+# Loaded when first used: `penstock --help` must not wait for Polars.
+_WHERE = {
+    "penstock.aggregates": "count distinct last latest max mean min recency sum top_k",
+    "penstock.app": "App load",
+    "penstock.errors": "PenstockError",
+    "penstock.events": "Event Money",
+    "penstock.features": "request",
+    "penstock.learn": "LambdaRank",
+    "penstock.retrieve": "covisits popular seen session_neighbours similar",
+    "penstock.serve.rerank": "block cap diversify explore pin",
+    "penstock.simulator": "World",
+}
+_MODULE = {name: module for module, names in _WHERE.items() for name in names.split()}
+
+__all__ = [
+    "App", "Event", "LambdaRank", "Money", "PenstockError", "World", "block", "cap", "count", "covisits", "distinct",
+    "diversify", "explore", "last", "latest", "load", "max", "mean", "min", "pin", "popular", "recency", "request",
+    "seen", "session_neighbours", "similar", "sum", "top_k",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE:
+        return getattr(importlib.import_module(_MODULE[name]), name)
+    raise AttributeError(f"module 'penstock' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -1,0 +1,285 @@
+"""The app: one Python file defines events, views and decisions; the same object runs them in process."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import polars as pl
+
+from penstock.clock import Clock, SystemClock, duration
+from penstock.errors import DefinitionError, NotFoundError
+from penstock.events import Event, Intake, SqliteLog, schema_of
+from penstock.features import View, define
+from penstock.learn import LambdaRank, Recipe
+from penstock.releases import Registry
+from penstock.releases.training import Step, Trained, train
+from penstock.retrieve import Popular, Source
+from penstock.serve.decide import Decision
+from penstock.serve.requests import Answer, DecideRequest
+from penstock.serve.rerank import Rule
+from penstock.serve.runtime import Runtime
+from penstock.stores import LmdbStore
+from penstock.types import Progress
+
+C = TypeVar("C", bound=type)
+HOME = Path("penstock-data")
+
+
+class App:
+    """A system under one name.
+
+    Used as a definition (`event`, `view` and `decision` decorate classes), and in process as the system
+    itself: `ingest`, `train`, `decide` and `features` open the home folder when first called.
+
+    Args:
+        name: of the app.
+        home: the folder of everything durable.
+        clock: says now; the wall clock by default.
+
+    >>> app = App("shop")
+    >>> class Action(Event):
+    ...     user: str
+    ...     item: str
+    >>> import penstock as ps
+    >>> @app.view(on=Action, by="user")
+    ... class Shopper:
+    ...     recent = ps.last("item", k=10)
+    >>> Shopper.by
+    ('user',)
+    """
+
+    def __init__(self, name: str, *, home: Path | str = HOME, clock: Clock | None = None) -> None:
+        self.name = name
+        self.home = Path(home)
+        self.clock: Clock = clock or SystemClock()
+        self.events: dict[str, type[Event]] = {}
+        self.views: dict[str, View] = {}
+        self.decisions: dict[str, Decision] = {}
+        self._runtime: Runtime | None = None
+
+    # Definition
+
+    def event(self, cls: type[Event]) -> type[Event]:
+        """Declares an event type that no view reads yet; views declare theirs by themselves."""
+        stream = schema_of(cls).stream
+        if self.events.setdefault(stream, cls) is not cls:
+            raise DefinitionError("a stream has one event type", got=f"{stream} twice", remedy="rename one class")
+        return cls
+
+    def view(self, *, on: type[Event], by: str | Sequence[str] = ()) -> Callable[[type], View]:
+        """Declares a view: the decorated class holds aggregates by name, and becomes the `View`.
+
+        Args:
+            on: the event type it reads.
+            by: the field, or fields, that name an entity; none makes one global entity.
+        """
+        self.event(on)
+
+        def declare(cls: type) -> View:
+            view = define(cls, schema=schema_of(on), by=by)
+            if view.name in self.views:
+                raise DefinitionError("a view's name is its own", got=f"{view.name} twice", remedy="rename one")
+            self.views[view.name] = view
+            return view
+
+        return declare
+
+    def decision(
+        self, name: str, *, by: str, item: str = "item", budget: str = "50ms", k: int = 20, context: Sequence[str] = ()
+    ) -> Callable[[type], Decision]:
+        """Declares a decision: the decorated class says where items come from, how they rank, what else holds.
+
+        The class body may hold ``candidates`` (sources), ``rank`` (a `LambdaRank`), ``rerank`` (rules),
+        ``fallback`` (popular sources), ``leave_out`` (names of list features never shown) and ``most``.
+
+        Args:
+            name: in the address, ``/v1/decide/{name}``.
+            by: the key field that a request names, such as ``"user"``.
+            item: the key field of what is decided on.
+            budget: the time within which an answer must leave.
+            k: items an answer, unless the request says otherwise.
+            context: text fields that a request may carry.
+        """
+
+        def declare(cls: type) -> Decision:
+            body = {key: value for key, value in vars(cls).items() if not key.startswith("_")}
+            decision = _decision(name, body, by, item, duration(budget), k, tuple(context), self.views)
+            if name in self.decisions:
+                raise DefinitionError("a decision's name is its own", got=f"{name} twice", remedy="rename one")
+            self.decisions[name] = decision
+            return decision
+
+        return declare
+
+    # In process
+
+    def open(self, *, future: str | None = "5min", progress: Progress | None = None) -> Runtime:
+        """Opens the home folder; the store catches up with the log first.
+
+        Args:
+            future: how far ahead of the clock an event may be dated; None where events are the clock.
+            progress: told while the store catches up.
+        """
+        if self._runtime is None:
+            self._runtime = Runtime(
+                self.home,
+                log=self.log(),
+                store=LmdbStore(self.home / "store"),
+                intake=self.intake(future=future),
+                views=list(self.views.values()),
+                decisions=list(self.decisions.values()),
+                clock=self.clock,
+                progress=progress,
+            )
+        return self._runtime
+
+    def close(self) -> None:
+        """Commits and closes what was opened."""
+        if self._runtime is not None:
+            self._runtime.close()
+            self._runtime = None
+
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def log(self) -> SqliteLog:
+        """The event log of the home folder."""
+        return SqliteLog(self.home / "log.sqlite", [schema_of(cls) for cls in self.events.values()])
+
+    def intake(self, *, future: str | None = "5min") -> Intake:
+        """Checks events of this app's types."""
+        return Intake(list(self.events.values()), self.clock, future=future)
+
+    def ingest(self, events: Iterable[Mapping[str, Any] | Event]) -> int:
+        """Appends events; once it returns they are durable and in the next decision. Returns how many were new.
+
+        Raises:
+            EventError: at the first bad event; none of the batch is appended then.
+        """
+        runtime = self.open()
+        return sum(runtime.append([runtime.intake.check(event) for event in events]))
+
+    def decide(
+        self,
+        name: str,
+        *,
+        user: str,
+        context: dict[str, Any] | None = None,
+        event: Mapping[str, Any] | Event | None = None,
+        k: int | None = None,
+        budget_ms: float | None = None,
+    ) -> Answer:
+        """Decides as the server does; an `event` given along is durable when this returns, and not in its own features."""
+        runtime = self.open()
+        given = runtime.intake.check(event) if event is not None else None
+        answer = runtime.decide(name, DecideRequest(user, context, None, k, budget_ms))
+        if given is not None:
+            runtime.append([given])
+        return answer
+
+    def features(self, view: str, key: str) -> dict[str, Any]:
+        """The present features of one entity; several ids are joined by commas."""
+        found: dict[str, Any] = self.open().features(view, key)["features"]
+        return found
+
+    def train(
+        self, decision: str | None = None, *, promote: bool = True, until: int | None = None, step: Step | None = None
+    ) -> Trained:
+        """Trains a decision's rankers on the log, writes a release and, by default, promotes it.
+
+        Args:
+            decision: its name; may be left out where the app has one.
+            promote: whether the release takes charge at once.
+            until: only events below this offset are learned from.
+            step: told of each step, for progress bars.
+        """
+        chosen = self._decision(decision)
+        log = self._runtime.log if self._runtime is not None else self.log()
+        folder = self.home / "releases"
+        trained = train(chosen.recipe, log, folder, app=self.name, log_id=log.id, until=until, step=step)
+        if self._runtime is None:
+            log.close()
+        if promote:
+            self.registry.promote(trained.release)
+            if self._runtime is not None:
+                self._runtime.refresh()
+        return trained
+
+    @property
+    def registry(self) -> Registry:
+        """The releases of the home folder."""
+        return Registry(self.home / "releases")
+
+    def _decision(self, name: str | None) -> Decision:
+        if name is None and len(self.decisions) == 1:
+            return next(iter(self.decisions.values()))
+        if name not in self.decisions:
+            raise NotFoundError(
+                "a decision is named", got=repr(name), remedy="use one of " + ", ".join(self.decisions) or "define one"
+            )
+        return self.decisions[name]
+
+
+def load(path: Path | str) -> App:
+    """The App that a Python file defines.
+
+    Raises:
+        DefinitionError: no such file, it fails, or it defines no app or several.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DefinitionError("an app is a Python file", got=f"{file}, which is not there", remedy="name it: --app FILE")
+    spec = importlib.util.spec_from_file_location(f"penstock_app_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    apps = {id(value): value for value in vars(module).values() if isinstance(value, App)}
+    if len(apps) != 1:
+        raise DefinitionError(
+            "an app file defines one App", got=f"{len(apps)} in {file}", remedy='write app = ps.App("shop")'
+        )
+    return next(iter(apps.values()))
+
+
+def _decision(
+    name: str, body: Mapping[str, Any], by: str, item: str, budget: int, k: int, context: tuple[str, ...],
+    views: Mapping[str, View],
+) -> Decision:  # fmt: skip
+    allowed = {"candidates", "rank", "rerank", "fallback", "leave_out", "most"}
+    unknown = sorted(set(body) - allowed)
+    if unknown:
+        raise DefinitionError(
+            f"a decision's body holds {', '.join(sorted(allowed))}", got=f"{name}.{unknown[0]}", remedy="rename or remove it"
+        )
+    rank = body.get("rank")
+    if not isinstance(rank, LambdaRank):
+        raise DefinitionError(
+            f"decision {name} has a ranker", got=type(rank).__name__, remedy='write rank = ps.LambdaRank(goal="view")'
+        )
+    if isinstance(rank.goal, pl.Expr) is False and not isinstance(rank.goal, str):
+        raise DefinitionError("a goal is a kind or a filter", got=repr(rank.goal), remedy='write goal="view"')
+    chosen = tuple(rank.views) or tuple(views.values())
+    recipe = Recipe(
+        name, by, item, chosen, _all(body, "candidates", Source), rank, context, tuple(body.get("leave_out", ())),
+        int(body.get("most", 250)),
+    )  # fmt: skip
+    fallback = _all(body, "fallback", Popular)
+    return Decision(recipe, _all(body, "rerank", Rule), fallback, budget, k)
+
+
+def _all(body: Mapping[str, Any], name: str, cls: type[Any]) -> tuple[Any, ...]:
+    found = tuple(body.get(name, ()))
+    for value in found:
+        if not isinstance(value, cls):
+            raise DefinitionError(
+                f"{name} holds objects of kind {cls.__name__}", got=repr(value), remedy="see the page on decisions"
+            )
+    return found

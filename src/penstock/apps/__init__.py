@@ -1,0 +1,1 @@
+"""Apps that come with penstock: each a folder that imports only `penstock`."""

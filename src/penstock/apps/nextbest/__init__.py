@@ -1,0 +1,1 @@
+"""Next-best-action: recommendations that react to a click."""

@@ -1,0 +1,159 @@
+"""A release: everything a decision needs, in one immutable folder named by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penstock.errors import ReleaseError
+from penstock.learn import Model, Recipe, load
+from penstock.retrieve import Index
+from penstock.types import Array
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Release:
+    """A loaded release. `defaults` (n,) are the items shown when nothing else can be."""
+
+    id: str
+    recipe: Recipe
+    model: Model
+    indexes: Mapping[str, Index]
+    defaults: Array
+    manifest: Mapping[str, Any]
+
+    @property
+    def decision(self) -> str:
+        return self.recipe.name
+
+
+def write(
+    folder: Path,
+    *,
+    recipe: Recipe,
+    model: Model,
+    indexes: Mapping[str, Index],
+    defaults: Array,
+    report: Mapping[str, Any],
+    report_html: str,
+    baseline: Mapping[str, Any],
+    warmup: Sequence[Mapping[str, Any]],
+    data: Mapping[str, Any],
+) -> str:
+    """Writes a release under `folder` and gives its id: the first 16 digits of the SHA-256 of its files.
+
+    Args:
+        folder: where releases are kept.
+        report, report_html: the evaluation, for machines and for people.
+        baseline: what features looked like in training, for drift.
+        warmup: requests to answer before the release takes traffic.
+        data: the snapshot it was trained on: the log's id and offsets.
+    """
+    part = folder / f".part-{os.getpid()}"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    saved = model.save(part)
+    for label, index in indexes.items():
+        for name, array in index.items():
+            target = part / "index" / label / f"{name}.npy"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            np.save(target, array, allow_pickle=False)
+    np.save(part / "defaults.npy", defaults, allow_pickle=False)
+    for name, value in {
+        "recipe": recipe.spec(),
+        "report": report,
+        "baseline": baseline,
+        "warmup": list(warmup),
+    }.items():
+        (part / f"{name}.json").write_text(json.dumps(value, indent=1))
+    (part / "report.html").write_text(report_html)
+    files = {str(p.relative_to(part)): _digest(p) for p in sorted(part.rglob("*")) if p.is_file()}
+    manifest = {
+        "format": FORMAT,
+        "decision": recipe.name,
+        "model": saved,
+        "views": {view.name: view.version.hex() for view in recipe.views},
+        "features": list(recipe.assembler.names),
+        "data": dict(data),
+        "files": files,
+    }
+    text = json.dumps(manifest, indent=1, sort_keys=True)
+    (part / "manifest.json").write_text(text)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    _sync(part)
+    target = folder / name
+    if target.exists():
+        shutil.rmtree(part)
+    else:
+        part.rename(target)
+        _sync_folder(folder)
+    return name
+
+
+def read(folder: Path, name: str) -> Release:
+    """Loads a release after checking every file against its manifest. Arrays are memory-mapped."""
+    path = folder / name
+    try:
+        text = (path / "manifest.json").read_text()
+    except OSError:
+        raise ReleaseError(
+            "a release is a folder that penstock train wrote",
+            got=f"{name!r}",
+            remedy="penstock release list shows those there are",
+        ) from None
+    manifest = json.loads(text)
+    wrong = [f for f, digest in manifest["files"].items() if not (path / f).is_file() or _digest(path / f) != digest]
+    if hashlib.sha256(text.encode()).hexdigest()[:16] != name or wrong:
+        raise ReleaseError(
+            "a release never changes after it was written",
+            got=f"{name} differs in {', '.join(wrong) or 'manifest.json'}",
+            remedy="restore the folder, or train again",
+        )
+    recipe = Recipe.from_spec(json.loads((path / "recipe.json").read_text()))
+    found = {view.name: view.version.hex() for view in recipe.views}
+    if found != manifest["views"] or list(recipe.assembler.names) != manifest["features"]:
+        raise ReleaseError(
+            "the views of a release mean today what they meant when it was trained",
+            got="other fingerprints or columns, from another version of penstock or Polars",
+            remedy="train again with this version",
+        )
+    indexes: dict[str, dict[str, Array]] = {source.label: {} for source in recipe.sources}
+    for file in manifest["files"]:
+        parts = Path(file).parts
+        if parts[0] == "index":
+            indexes[parts[1]][Path(file).stem] = np.load(path / file, mmap_mode="r", allow_pickle=False)
+    # Plain views of the maps: fancy indexing of np.memmap costs ten times as much.
+    plain = {label: {name: np.asarray(array) for name, array in index.items()} for label, index in indexes.items()}
+    defaults = np.load(path / "defaults.npy", allow_pickle=False)
+    return Release(name, recipe, load(path, manifest["model"]), plain, defaults, manifest)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

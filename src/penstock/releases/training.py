@@ -1,0 +1,314 @@
+"""A training run: time-split labels, rankers side by side, the simplest good one released."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.clock import SECOND, duration
+from penstock.errors import ReleaseError
+from penstock.evaluate import Candidate, Comparison, binned, compare, render
+from penstock.learn import Dataset, Labels, Model, Recipe, Replay, SourceOrder, Trees, fit_trees
+from penstock.releases.bundle import write
+from penstock.retrieve import Popular, SessionNeighbours
+from penstock.types import Log, Progress
+
+K = 20
+Step = Callable[[str], Progress]
+"""Called when a step begins, with its title; gives the step's progress callback."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run. `report` is the evaluation, as in the release's report.json."""
+
+    release: str
+    chosen: str
+    report: Mapping[str, Any]
+
+
+@dataclass
+class _Run:
+    """One run's clock and notes."""
+
+    step: Step
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, title: str) -> Iterator[Progress]:
+        progress = self.step(title)
+        start = time.perf_counter()
+        yield progress
+        self.seconds[title] = self.seconds.get(title, 0.0) + time.perf_counter() - start
+
+
+def train(
+    recipe: Recipe, log: Log, folder: Path, *, app: str, log_id: str, until: int | None = None, step: Step | None = None
+) -> Trained:
+    """Trains every ranker of one decision on the log and writes a release; promoting it is another step.
+
+    The newest span of labels (`valid`) chooses between rankers that learned from the spans before it
+    (`labels`), each with candidate indexes built only from what came before. The chosen ranker is then fitted
+    once more on the newest spans, and released with indexes over the whole log.
+
+    Args:
+        recipe: what to learn.
+        log: where from; only events below offset `until` are read (all, by default).
+        folder: where releases are kept.
+        app, log_id: named in the report and the manifest.
+        step: told of each step, for progress bars.
+    """
+    run = _Run(step or (lambda title: lambda done, total: None))
+    until = log.end if until is None else until
+    with run.timed("read the log"):
+        replay = Replay(recipe, log.read(0, until), log.strings) if until else None
+    spans = _spans(recipe, replay)
+    assert replay is not None
+    with run.timed("find candidates for training") as progress:
+        train_parts = [_part(replay, span, negatives=recipe.rank.negatives, progress=progress) for span in spans[:-1]]
+    start = time.perf_counter()
+    with run.timed("fit trees"):
+        trees = _fit(recipe, [part for _, part in train_parts])
+    fit_seconds = time.perf_counter() - start
+    with run.timed("find candidates for validation") as progress:
+        valid, held = _part(replay, spans[-1], negatives=None, progress=progress)
+    with run.timed("compare rankers"):
+        comparison = _compare(replay, valid, held, trees, fit_seconds)
+    chosen = next((i for i, source in enumerate(recipe.sources) if source.label == comparison.chosen), None)
+    model: Model = trees
+    if chosen is not None:
+        model = SourceOrder(chosen)
+    else:
+        with run.timed("fit on the newest labels"):
+            newest = [part for _, part in train_parts[1:]]
+            _, last = _part(replay, spans[-1], negatives=recipe.rank.negatives)
+            model = trees = _fit(recipe, [*newest, last])
+    with run.timed("build the release's indexes"):
+        indexes = replay.fit(until)
+    report = _report(replay, comparison, trees, held, valid, sum(len(x) for x, _ in train_parts), run, app, until)
+    with run.timed("write the release"):
+        release = write(
+            folder,
+            recipe=recipe,
+            model=model,
+            indexes=indexes,
+            defaults=_defaults(replay),
+            report=report,
+            report_html=render(report),
+            baseline=_baseline(recipe, held),
+            warmup=[{"user": log.strings.text(int(code))} for code in valid.key[:20]],
+            data={"log": log_id, "from": 0, "until": until, "newest": int(replay.rows.time.max())},
+        )
+    return Trained(release, comparison.chosen, report)
+
+
+def _spans(recipe: Recipe, replay: Replay | None) -> list[tuple[int, int]]:
+    """[start, stop) of each label span, oldest first; the last one validates."""
+    if replay is None or not len(replay.rows):
+        raise ReleaseError("training needs events", got="an empty log", remedy="penstock ingest FILE first")
+    width = duration(recipe.rank.valid)
+    end = int(replay.rows.time.max()) + 1
+    first = int(replay.rows.time.min())
+    count = max(1, duration(recipe.rank.labels) // width) + 1
+    # A short history still trains, on spans of a fifth of what there is.
+    width = min(width, max(1, (end - first) // 5))
+    count = min(count, 4) if width < duration(recipe.rank.valid) else count
+    spans = [(end - (i + 1) * width, end - i * width) for i in reversed(range(count))]
+    return [span for span in spans if span[0] > first] or spans[-2:]
+
+
+def _part(
+    replay: Replay, span: tuple[int, int], *, negatives: int | None, progress: Progress | None = None
+) -> tuple[Labels, Dataset]:
+    rank = replay.recipe.rank
+    labels = replay.labels(*span)
+    if not len(labels):
+        raise ReleaseError(
+            f"each training span holds events that match the goal {rank.goal}",
+            got=f"none between {_iso(span[0])} and {_iso(span[1])}",
+            remedy="ingest more history, widen valid and labels, or name another goal",
+        )
+    before = int(labels.known[0])
+    seed = rank.seed + span[0] // SECOND
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(labels))[: rank.most_labels])
+    labels = labels.take(drawn)
+    return labels, replay.build(labels, replay.fit(before), negatives=negatives, seed=seed, progress=progress)
+
+
+def _fit(recipe: Recipe, parts: Sequence[Dataset]) -> Trees:
+    rows = np.concatenate([part.rows for part in parts])
+    groups = np.concatenate([part.groups[part.groups > 0] for part in parts])
+    positive = np.concatenate([part.positive for part in parts])
+    if not len(groups):
+        raise ReleaseError(
+            "some label's item is among its candidates",
+            got="none",
+            remedy="add candidate sources, or check that item ids of history and catalogue agree",
+        )
+    return fit_trees(recipe.rank, rows, positive, groups, recipe.assembler.names)
+
+
+def _compare(
+    replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_seconds: float
+) -> Comparison:
+    recipe = replay.recipe
+    edges = np.r_[0, np.cumsum(held.groups)]
+    candidates = []
+    for i, source in enumerate(recipe.sources):
+        if not isinstance(source, Popular) or source.by is None:
+            candidates.append(_judge(source.label, i + 1, SourceOrder(i), held, edges, 0.0, only=i))
+    if not any(isinstance(source, SessionNeighbours) for source in recipe.sources):
+        candidates.append(_session_neighbours(replay, labels, len(recipe.sources) + 1))
+    candidates.append(_judge("lambdarank", len(recipe.sources) + 2, trees, held, edges, fit_seconds))
+    past = replay.rows.take(slice(0, int(np.searchsorted(replay.rows.offset, labels.known[0]))))
+    slices = {
+        "user activity": binned(_counts(past.fields[recipe.by], labels.key)),
+        "item popularity": binned(_counts(past.fields[recipe.item], labels.item)),
+    }
+    catalogue = len(np.unique(past.fields[recipe.item]))
+    return compare(
+        candidates,
+        labels.key,
+        slices,
+        k=K,
+        tolerance=recipe.rank.tolerance,
+        metric="mrr",
+        catalogue_size=catalogue,
+        seed=recipe.rank.seed,
+    )
+
+
+def _judge(
+    name: str,
+    complexity: int,
+    model: Model,
+    held: Dataset,
+    edges: NDArray[np.int64],
+    train_seconds: float,
+    only: int | None = None,
+) -> Candidate:
+    ranks = np.zeros(len(held.groups), np.int64)
+    lists = np.zeros((len(held.groups), K), np.uint32)
+    spent = []
+    for i, candidates in enumerate(held.candidates):
+        rows, positive = held.rows[edges[i] : edges[i + 1]], held.positive[edges[i] : edges[i + 1]]
+        start = time.perf_counter()
+        scores = model.score(rows, candidates)
+        spent.append(time.perf_counter() - start)
+        order = np.argsort(-scores, kind="stable")
+        if only is not None:
+            order = order[~np.isnan(candidates.place[order, only])]
+        at = np.flatnonzero(positive[order])
+        ranks[i] = at[0] + 1 if len(at) else 0
+        shown = candidates.items[order[:K]]
+        lists[i, : len(shown)] = shown
+    return Candidate(name, complexity, ranks, train_seconds, float(np.median(spent)) * 1e3, lists)
+
+
+def _session_neighbours(replay: Replay, labels: Labels, complexity: int) -> Candidate:
+    """The strong plain baseline, even where the recipe does not use it."""
+    recipe = replay.recipe
+    needs = [need for source in recipe.sources for need in source.needs() if need in recipe.lists]
+    source = SessionNeighbours(needs[0] if needs else "recent")
+    alone = replace(recipe, sources=(source,), leave_out=())
+    start = time.perf_counter()
+    other = Replay(alone, {recipe.stream: replay.rows}, replay.strings)
+    index = other.fit(int(labels.known[0]))
+    fitted = time.perf_counter() - start
+    held = other.candidates(labels, index)
+    positive = np.concatenate([c.items == item for c, item in zip(held, labels.item, strict=True)])
+    groups = np.array([len(c.items) for c in held], np.int64)
+    data = Dataset(
+        np.zeros((len(positive), 0), np.float32), np.repeat(np.arange(len(held)), groups), positive, groups, held
+    )
+    return _judge(source.label, complexity, SourceOrder(0), data, np.r_[0, np.cumsum(groups)], fitted, only=0)
+
+
+def _counts(codes: NDArray[np.uint32], asked: NDArray[np.uint32]) -> NDArray[np.int64]:
+    known, counts = np.unique(codes, return_counts=True)
+    if not len(known):
+        return np.zeros(len(asked), np.int64)
+    at = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+    return np.where(known[at] == asked, counts[at], 0)
+
+
+def _defaults(replay: Replay) -> NDArray[np.uint32]:
+    items, counts = np.unique(replay.rows.fields[replay.recipe.item], return_counts=True)
+    order = np.lexsort((items, -counts))
+    return items[order][items[order] != 0][:100]
+
+
+def _baseline(recipe: Recipe, held: Dataset) -> dict[str, Any]:
+    """What each feature looked like in training: shares missing, and deciles."""
+    out = {}
+    for i, name in enumerate(recipe.assembler.names):
+        column = held.rows[:, i]
+        present = column[~np.isnan(column)]
+        deciles = np.quantile(present, np.linspace(0, 1, 11)).tolist() if len(present) else []
+        out[name] = {"missing": float(np.isnan(column).mean()) if len(column) else 1.0, "deciles": deciles}
+    return out
+
+
+def _report(
+    replay: Replay,
+    comparison: Comparison,
+    trees: Trees,
+    held: Dataset,
+    valid: Labels,
+    train_labels: int,
+    run: _Run,
+    app: str,
+    until: int,
+) -> dict[str, Any]:
+    recipe, rows = replay.recipe, replay.rows
+    importance = trees.importance
+    missing = np.isnan(held.rows).mean(axis=0) if len(held.rows) else np.ones(len(importance))
+    delays = np.quantile((rows.arrived - rows.time) / SECOND, [0.5, 0.99]).tolist()
+    found = np.zeros(len(held.groups), bool)
+    found[held.owner[held.positive]] = True
+    order = np.argsort(-importance, kind="stable").tolist()
+    return {
+        **comparison.as_dict(),
+        "app": app,
+        "decision": recipe.name,
+        "goal": str(recipe.rank.filter),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": {
+            "events": len(rows),
+            "users": len(np.unique(rows.fields[recipe.by])),
+            "items": len(np.unique(rows.fields[recipe.item])),
+            "first": _iso(int(rows.time.min())),
+            "last": _iso(int(rows.time.max())),
+            "offset": until,
+            "train_labels": train_labels,
+            "valid_labels": len(valid),
+            "candidate_recall": float(found.mean()),
+            "label_delay_s_p50": delays[0],
+            "label_delay_s_p99": delays[1],
+        },
+        "features": [
+            {
+                "name": recipe.assembler.names[i],
+                "importance": float(importance[i]),
+                "missing_share": float(missing[i]),
+            }
+            for i in order
+        ],
+        "timings": [{"step": step, "seconds": seconds} for step, seconds in run.seconds.items()],
+        "notes": [
+            "Labels are split by time; every feature and candidate index is as known just before its label.",
+            "All candidates are ranked (no sampled negatives); an item that was not retrieved counts as a miss.",
+        ],
+    }
+
+
+def _iso(micros: int) -> str:
+    return datetime.fromtimestamp(micros / SECOND, UTC).isoformat(timespec="seconds")

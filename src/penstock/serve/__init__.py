@@ -1,0 +1,1 @@
+"""Serving: decisions, the one writer, the runtime and its HTTP face."""

@@ -1,0 +1,252 @@
+"""One decision: retrieve, features, score, re-rank, under a budget, with tiers to fall back on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.clock import Clock
+from penstock.errors import RequestError
+from penstock.features.assemble import Read
+from penstock.features.records import decode, fold
+from penstock.features.view import View
+from penstock.learn import Candidates, Recipe, popular_lists, retrieve
+from penstock.releases import Release
+from penstock.retrieve import Popular, Popularity, Query
+from penstock.serve.decisions import Decided, digests
+from penstock.serve.requests import Answer, DecideRequest, Item
+from penstock.serve.rerank import Rule, Slate
+from penstock.types import Array, Micros, Snapshot, Store, Strings
+
+STAGES = ("features", "retrieve", "score", "rerank")
+_log = logging.getLogger("penstock.serve")
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What an app file says of one decision, beyond what is learned."""
+
+    recipe: Recipe
+    rules: tuple[Rule, ...] = ()
+    fallback: tuple[Popular, ...] = ()
+    budget: Micros = 50_000
+    k: int = 20
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+
+class Cost:
+    """What a stage has lately cost: a moving mean and deviation, in milliseconds.
+
+    >>> cost = Cost(); cost.add(2.0); cost.expected < 10
+    True
+    """
+
+    def __init__(self) -> None:
+        self._mean = 0.0
+        self._deviation = 0.0
+
+    def add(self, ms: float) -> None:
+        # One request in twenty: fast enough to notice trouble, slow enough not to follow a single stall.
+        self._deviation += (abs(ms - self._mean) - self._deviation) / 20
+        self._mean += (ms - self._mean) / 20
+
+    @property
+    def expected(self) -> float:
+        """What to reckon with: the mean and four deviations."""
+        return self._mean + 4 * self._deviation
+
+
+class Timer:
+    """Milliseconds a stage, and what is left of the budget."""
+
+    def __init__(self, budget_ms: float) -> None:
+        self._start = self._last = time.perf_counter()
+        self._budget = budget_ms
+        self.stages: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.stages[stage] = self.stages.get(stage, 0.0) + (now - self._last) * 1e3
+        self._last = now
+
+    @property
+    def left(self) -> float:
+        return self._budget - (time.perf_counter() - self._start) * 1e3
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A decision made, before it is spelled out and logged."""
+
+    tier: str
+    offset: int
+    now: Micros
+    items: NDArray[np.uint32]
+    found_by: NDArray[np.uint32]
+    order: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    propensity: NDArray[np.float64]
+    digests: bytes
+
+
+@dataclass
+class Decider:
+    """Makes one kind of decision from a store, popularity counts and the release in charge.
+
+    `popularity` holds live counts by source label, of the release's sources and the fallback's. `costs` are
+    kept across requests: the time left chooses the tier before the deadline is missed.
+    """
+
+    decision: Decision
+    store: Store
+    strings: Strings
+    clock: Clock
+    popularity: Mapping[str, Popularity]
+    log: Callable[[Decided], None]
+    release: Release | None = None
+    costs: dict[str, Cost] = field(default_factory=lambda: {stage: Cost() for stage in STAGES})
+    failures: int = 0
+
+    def decide(self, request: DecideRequest) -> Answer:
+        """Answers one request; whatever fails inside, some tier answers."""
+        timer = Timer(request.budget_ms or self.decision.budget / 1_000)
+        k = request.k or self.decision.k
+        name = f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
+        context = self._context(request)
+        release = self.release
+        outcome = None
+        if release is not None and timer.left > sum(cost.expected for cost in self.costs.values()):
+            try:
+                outcome = self._personal(release, request.user, context, k, timer, random.Random(name))
+            except Exception:
+                # A store or model that fails must not take the shop down; the failure is counted and logged.
+                self.failures += 1
+                _log.exception("decision %s falls back", name)
+        if outcome is None:
+            outcome = self._fallback(context, k, timer)
+        return self._answer(name, request, release, outcome, timer)
+
+    def _context(self, request: DecideRequest) -> dict[str, str]:
+        given = request.context or {}
+        for field_name, value in given.items():
+            if field_name in self.decision.recipe.context and not isinstance(value, str):
+                raise RequestError(
+                    "context fields that key features are text",
+                    got=f"{field_name}={value!r}",
+                    remedy="send a string",
+                    field=f"context.{field_name}",
+                )
+        return {name: str(given[name]) for name in self.decision.recipe.context if given.get(name) is not None}
+
+    def _personal(
+        self, release: Release, user: str, context: Mapping[str, str], k: int, timer: Timer, draw: random.Random
+    ) -> _Outcome | None:
+        recipe = release.recipe
+        with self.store.snapshot() as snapshot:
+            now = max(self.clock.now(), snapshot.newest)
+            read = reader(snapshot, now)
+            codes = {recipe.by: user, **{name: context.get(name, "") for name in recipe.context}}
+            keys = {name: np.array([self.strings.code(text)], np.uint32) for name, text in codes.items()}
+            opened = recipe.assembler.open(read, keys, np.array([now]))
+            self._lap(timer, "features", final=False)
+            lists = opened.lists(0)
+            popular = popular_lists(recipe, lists, {n: p.lists for n, p in self.popularity.items()})
+            found = retrieve(recipe, Query(lists, popular), release.indexes)
+            self._lap(timer, "retrieve")
+            if not len(found.items):
+                return None
+            owner = np.zeros(len(found.items), np.int64)
+            matrix = recipe.assembler.matrix(read, opened, owner, found.items, found.scores)
+            self._lap(timer, "features")
+        # Training saw float32; the digest is of what was computed, in full.
+        scores = release.model.score(matrix.rows.astype(np.float32), found)
+        self._lap(timer, "score")
+        order = np.argsort(-scores, kind="stable")
+        slate = Slate(found.items, order, matrix.attributes, np.ones(len(order)))
+        for rule in self.decision.rules:
+            slate = rule.apply(slate, k, self.strings, draw)
+        self._lap(timer, "rerank")
+        seen = any(lists[need].any() for source in recipe.sources for need in source.needs())
+        tier = "personal" if seen else "popular"
+        padded = np.r_[scores, np.zeros(len(slate.items) - len(scores))]
+        result = (slate.order[:k], padded[slate.order[:k]], slate.propensity[:k])
+        return _Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, digests(matrix.rows))
+
+    def _lap(self, timer: Timer, stage: str, *, final: bool = True) -> None:
+        timer.lap(stage)
+        if final:
+            self.costs[stage].add(timer.stages[stage])
+
+    def _fallback(self, context: Mapping[str, str], k: int, timer: Timer) -> _Outcome:
+        """The segment's popular items, else everyone's, else the release's static list."""
+        tier, items = "default", np.zeros(0, np.uint32)
+        for source in self.decision.fallback:
+            groups = [self.strings.code(context.get(source.by, ""))] if source.by else [0]
+            items = self.popularity[source.label].lists.items(groups)[:k]
+            if len(items):
+                tier = "segment" if source.by else "popular"
+                break
+        if not len(items) and self.release is not None:
+            items = self.release.defaults[:k]
+        timer.lap("retrieve")
+        scores = 1.0 / (1.0 + np.arange(len(items), dtype=np.float64))
+        return _Outcome(
+            tier, 0, self.clock.now(), items, np.zeros(len(items), np.uint32), np.arange(len(items)), scores,
+            np.ones(len(items)), b"",
+        )  # fmt: skip
+
+    def _answer(
+        self, name: str, request: DecideRequest, release: Release | None, outcome: _Outcome, timer: Timer
+    ) -> Answer:
+        shown = outcome.items[outcome.order]
+        rows = zip(
+            self.strings.texts(shown), outcome.scores.tolist(), outcome.propensity.tolist(), strict=True
+        )
+        items = [Item(text, score, chance) for text, score, chance in rows]
+        served = release.id if release is not None else None
+        self.log(
+            Decided(
+                name, self.decision.name, served, outcome.tier, "champion", request.user, outcome.now, outcome.offset,
+                dict(request.context or {}), outcome.items, outcome.found_by, outcome.order.astype(np.uint32),
+                outcome.scores.astype(np.float32), outcome.propensity.astype(np.float32), outcome.digests,
+                {stage: round(ms, 3) for stage, ms in timer.stages.items()},
+            )
+        )  # fmt: skip
+        return Answer(name, items, outcome.tier, served, "champion", timer.stages)
+
+
+def reader(snapshot: Snapshot, now: Micros) -> Read:
+    """How serving reads a view: the records of one snapshot, folded at one moment."""
+
+    def read(view: View, keys: NDArray[np.uint32], at: NDArray[np.int64]) -> Mapping[str, Array]:
+        n, width = keys.shape
+        data, size = keys.astype(">u4").tobytes(), 4 * width
+        names = [data[i * size : (i + 1) * size] for i in range(n)]
+        return fold(view, decode(view, snapshot.get(view.version, names)), np.full(n, now))
+
+    return read
+
+
+def _found_by(found: Candidates) -> NDArray[np.uint32]:
+    bits = np.left_shift(1, np.arange(found.place.shape[1]))
+    return ((~np.isnan(found.place)) @ bits).astype(np.uint32)
+
+
+def live_sources(decisions: Sequence[Decision], releases: Sequence[Release]) -> dict[str, tuple[Popular, Recipe]]:
+    """Every popularity count that these decisions and releases need, by label."""
+    out: dict[str, tuple[Popular, Recipe]] = {}
+    for decision in decisions:
+        out.update({source.label: (source, decision.recipe) for source in decision.fallback})
+    for recipe in [*(d.recipe for d in decisions), *(r.recipe for r in releases)]:
+        out.update({source.label: (source, recipe) for source in recipe.sources if isinstance(source, Popular)})
+    return out

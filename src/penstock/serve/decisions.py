@@ -1,0 +1,163 @@
+"""The decision log: what was decided, from which offset, with digests of the features it saw."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.types import Micros
+
+_COLUMNS = (
+    "id TEXT PRIMARY KEY",
+    "decision TEXT NOT NULL",
+    "release TEXT",
+    "tier TEXT NOT NULL",
+    "arm TEXT NOT NULL",
+    "entity TEXT NOT NULL",
+    "time INTEGER NOT NULL",
+    "offset INTEGER NOT NULL",
+    "context TEXT NOT NULL",
+    "items BLOB NOT NULL",
+    "found_by BLOB NOT NULL",
+    "shown BLOB NOT NULL",
+    "scores BLOB NOT NULL",
+    "propensities BLOB NOT NULL",
+    "digests BLOB NOT NULL",
+    "timings TEXT NOT NULL",
+)
+_NAMES = tuple(column.split()[0] for column in _COLUMNS)
+DIGEST = 8
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One logged decision.
+
+    Attributes:
+        time: its moment, microseconds; `offset`: only events below it were known.
+        items: (n,) uint32 codes of all candidates; `found_by` (n,) uint32, a bit a source.
+        shown: (k,) positions in `items`, in the order of the answer; `scores` and `propensities` (k,) theirs.
+        digests: 8 bytes a feature column, over the candidates in order; empty where no features were read.
+    """
+
+    id: str
+    decision: str
+    release: str | None
+    tier: str
+    arm: str
+    entity: str
+    time: Micros
+    offset: int
+    context: dict[str, Any]
+    items: NDArray[np.uint32]
+    found_by: NDArray[np.uint32]
+    shown: NDArray[np.uint32]
+    scores: NDArray[np.float32]
+    propensities: NDArray[np.float32]
+    digests: bytes = b""
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def row(self) -> tuple[Any, ...]:
+        """As SQLite keeps it."""
+        blobs = (self.items, self.found_by, self.shown, self.scores, self.propensities)
+        texts = (self.id, self.decision, self.release, self.tier, self.arm, self.entity)
+        numbers = (self.time, self.offset, json.dumps(self.context))
+        return (*texts, *numbers, *(blob.tobytes() for blob in blobs), self.digests, json.dumps(self.timings))
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> Decided:
+        codes = [np.frombuffer(blob, "<u4") for blob in row[9:12]]
+        floats = [np.frombuffer(blob, "<f4") for blob in row[12:14]]
+        return cls(*row[:8], json.loads(row[8]), *codes, *floats, row[14], json.loads(row[15]))
+
+
+def digests(rows: NDArray[np.float64]) -> bytes:
+    """8 bytes (BLAKE2b) for each column of a feature matrix (n, features)."""
+    columns = np.ascontiguousarray(rows.T)
+    return b"".join([hashlib.blake2b(column, digest_size=DIGEST).digest() for column in columns])
+
+
+class DecisionLog:
+    """Decisions in SQLite, written in the background: a crash may lose the last fraction of a second.
+
+    The event log is the durable truth; what is lost here is only evidence about answers already given.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._queue: SimpleQueue[Decided | threading.Event | None] = SimpleQueue()
+        db = self._connect()
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(f"CREATE TABLE IF NOT EXISTS decisions ({', '.join(_COLUMNS)}) WITHOUT ROWID")
+        db.execute("CREATE INDEX IF NOT EXISTS by_time ON decisions (time)")
+        db.close()
+        self._thread = threading.Thread(target=self._write, name="decision-log", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, isolation_level=None)
+        db.execute("PRAGMA synchronous=NORMAL")
+        return db
+
+    def add(self, decided: Decided) -> None:
+        """Hands a decision to the writer; never waits."""
+        self._queue.put(decided)
+
+    def _write(self) -> None:
+        db = self._connect()
+        insert = f"INSERT OR IGNORE INTO decisions VALUES ({', '.join('?' * len(_NAMES))})"
+        going = True
+        while going:
+            batch = [self._queue.get()]
+            while not self._queue.empty() and len(batch) < 1_000:
+                batch.append(self._queue.get())
+            db.execute("BEGIN")
+            db.executemany(insert, [entry.row() for entry in batch if isinstance(entry, Decided)])
+            db.execute("COMMIT")
+            for entry in batch:
+                if isinstance(entry, threading.Event):
+                    entry.set()
+            going = None not in batch
+        db.close()
+
+    def flush(self) -> None:
+        """Returns once everything added so far can be read."""
+        done = threading.Event()
+        self._queue.put(done)
+        done.wait()
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    def read(
+        self, decision: str | None = None, *, id: str | None = None, since: Micros = 0, audited: bool = False
+    ) -> list[Decided]:
+        """Logged decisions by time: of one decision, one id, from a time on, only those with digests."""
+        where = ["time >= ?"]
+        wanted: list[Any] = [since]
+        if decision is not None:
+            where.append("decision = ?")
+            wanted.append(decision)
+        if id is not None:
+            where.append("id = ?")
+            wanted.append(id)
+        if audited:
+            where.append("length(digests) > 0")
+        db = self._connect()
+        try:
+            query = f"SELECT {', '.join(_NAMES)} FROM decisions WHERE {' AND '.join(where)} ORDER BY time, id"
+            return [Decided.from_row(row) for row in db.execute(query, wanted)]
+        finally:
+            db.close()

@@ -1,0 +1,143 @@
+"""The one writer: takes what many clients send, commits it together, and makes it visible.
+
+Group commit: while one batch is being synced, the next one gathers, so an fsync is shared by everything
+that arrived meanwhile. A client is answered once its events are durable and in the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from penstock.clock import Clock
+from penstock.engines import StreamEngine
+from penstock.errors import PenstockError, UnavailableError
+from penstock.types import Accepted, Log, Rows
+
+_log = logging.getLogger("penstock.serve")
+_MOST = 5_000
+_BACKFILL = 2_000
+
+
+@dataclass
+class _Asked:
+    events: Sequence[Accepted]
+    future: Future[list[bool]]
+
+
+class Writer:
+    """Owns the log's and the store's writing side, on a thread of its own.
+
+    Args:
+        log, engine: what to write.
+        clock: gives each event's arrival.
+        saw: told of every batch of new rows, before its clients are answered.
+    """
+
+    def __init__(self, log: Log, engine: StreamEngine, clock: Clock, saw: Callable[[dict[str, Rows]], None]) -> None:
+        self._log = log
+        self._engine = engine
+        self._clock = clock
+        self._saw = saw
+        self._queue: deque[_Asked] = deque()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, events: Sequence[Accepted]) -> Future[list[bool]]:
+        """Resolves, once durable and visible, to which of the events were new (the others are duplicates)."""
+        future: Future[list[bool]] = Future()
+        if not events:
+            future.set_result([])
+            return future
+        with self._wake:
+            if self._closing:
+                raise UnavailableError("events are taken while the server runs", remedy="send them again after restart")
+            self._queue.append(_Asked(events, future))
+            self._wake.notify()
+        return future
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Runs `work` on the writer's thread, between batches."""
+        with self._wake:
+            self._calls.append(work)
+            self._wake.notify()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests have not been committed yet."""
+        return len(self._queue)
+
+    def close(self) -> None:
+        """Commits what was taken, then stops."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._queue or self._calls or self._closing or self._engine.behind()):
+                    self._wake.wait()
+                batch = self._take()
+                calls, self._calls = list(self._calls), deque()
+                done = self._closing and not batch and not calls
+            if done:
+                return
+            for work in calls:
+                self._guard(work)
+            if batch:
+                self._commit(batch)
+            elif self._engine.behind():
+                self._guard(lambda: self._engine.step(_BACKFILL))
+
+    def _take(self) -> list[_Asked]:
+        batch: list[_Asked] = []
+        size = 0
+        while self._queue and (not batch or size + len(self._queue[0].events) <= _MOST):
+            batch.append(self._queue.popleft())
+            size += len(batch[-1].events)
+        return batch
+
+    def _commit(self, batch: list[_Asked]) -> None:
+        events = [event for asked in batch for event in asked.events]
+        try:
+            arrived = []
+            for event in events:
+                self._clock.saw(event.time)
+                arrived.append(self._clock.now())
+            appended = self._log.append(events, arrived)
+        except PenstockError as error:
+            for asked in batch:
+                asked.future.set_exception(error)
+            return
+        except Exception as error:  # a client must hear of it, whatever it is
+            _log.exception("the log refused a batch")
+            for asked in batch:
+                asked.future.set_exception(UnavailableError("the log takes events", got=str(error), remedy="retry"))
+            return
+        if appended.end > appended.first:
+            self._guard(lambda: self._show(appended.first, appended.end))
+        at = 0
+        for asked in batch:
+            asked.future.set_result(list(appended.new[at : at + len(asked.events)]))
+            at += len(asked.events)
+
+    def _show(self, first: int, end: int) -> None:
+        rows = self._log.read(first, end)
+        self._engine.apply(rows, first, end)
+        self._saw(rows)
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:
+            # The log has it; the store catches up by steps.
+            _log.exception("the store fell behind and will catch up")
