@@ -144,7 +144,7 @@ def test_stream_naive_and_batch_agree_at_every_cut(
                     if view.by
                     else [[]],
                     np.uint32,
-                ).reshape(len(view.by) and -1 or 1, len(view.by))
+                ).reshape(-1 if view.by else 1, len(view.by))
                 oracle = naive.table(view, keys, now, stop)
                 same(oracle, stream_value(view, log, store, stop, keys, now))
                 n = len(keys)

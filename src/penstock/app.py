@@ -235,7 +235,9 @@ def load(path: Path | str) -> App:
     """
     file = Path(path)
     if not file.is_file():
-        raise DefinitionError("an app is a Python file", got=f"{file}, which is not there", remedy="name it: --app FILE")
+        raise DefinitionError(
+            "an app is a Python file", got=f"{file}, which is not there", remedy="name it: --app FILE"
+        )
     spec = importlib.util.spec_from_file_location(f"penstock_app_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -257,7 +259,9 @@ def _decision(
     unknown = sorted(set(body) - allowed)
     if unknown:
         raise DefinitionError(
-            f"a decision's body holds {', '.join(sorted(allowed))}", got=f"{name}.{unknown[0]}", remedy="rename or remove it"
+            f"a decision's body holds {', '.join(sorted(allowed))}",
+            got=f"{name}.{unknown[0]}",
+            remedy="rename or remove it",
         )
     rank = body.get("rank")
     if not isinstance(rank, LambdaRank):

@@ -159,7 +159,7 @@ def present(values: Array) -> NDArray[np.bool_]:
     array([ True, False])
     """
     if values.dtype.kind == "f":
-        return ~np.isnan(values)
+        return np.asarray(~np.isnan(values))
     if values.dtype.kind == "u":
-        return values != 0
+        return np.asarray(values != 0)
     return np.asarray(values != MISSING_INT)

@@ -86,7 +86,11 @@ class Last(Aggregate):
         keep = rank < self.k
         states = self.empty(n)
         at, rank, order = run[keep], rank[keep], order[keep]
-        states["time"][at, rank], states["tie"][at, rank], states["code"][at, rank] = time[order], tie[order], code[order]
+        states["time"][at, rank], states["tie"][at, rank], states["code"][at, rank] = (
+            time[order],
+            tie[order],
+            code[order],
+        )
         return states
 
     def value(self, states: Array, now: NDArray[np.int64]) -> Array:
@@ -143,7 +147,9 @@ class TopK(Aggregate):
     @property
     def dtype(self) -> np.dtype[Any]:
         c = (self.capacity,)
-        return np.dtype([("full", "<u4"), ("code", "<u4", c), ("count", "<i8", c), ("time", "<i8", c), ("tie", "<u8", c)])
+        return np.dtype(
+            [("full", "<u4"), ("code", "<u4", c), ("count", "<i8", c), ("time", "<i8", c), ("tie", "<u8", c)]
+        )
 
     def empty(self, n: int) -> Array:
         return np.zeros(n, self.dtype)
@@ -163,8 +169,8 @@ class TopK(Aggregate):
         runs = _owners(starts, len(states))
         full = np.zeros(len(starts), bool)
         full[runs[states["full"] > 0]] = True
-        entries = (states[name][owner, slot] for name in ("code", "count", "time", "tie"))
-        return self._union(runs[owner], *entries, full)
+        code, count, time, tie = (states[name][owner, slot] for name in ("code", "count", "time", "tie"))
+        return self._union(runs[owner], code, count, time, tie, full)
 
     def collect(
         self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64], starts: NDArray[np.int64]

@@ -172,7 +172,7 @@ class Mean(_Total):
     def value(self, states: Array, now: NDArray[np.int64]) -> Array:
         count = states["count"].astype(np.float64)
         total = self._total(states).astype(np.float64)
-        mean = np.divide(total, count, out=np.full(len(states), np.nan), where=count > 0)
+        mean: Array = np.divide(total, count, out=np.full(len(states), np.nan), where=count > 0)
         return mean * self._scale()
 
     def plain(self, events: Sequence[Event], now: int) -> Any:
@@ -258,7 +258,7 @@ class Recency(Aggregate):
         return time.astype(np.int64)
 
     def merge(self, a: Array, b: Array) -> Array:
-        return np.maximum(a, b)
+        return np.asarray(np.maximum(a, b))
 
     def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
         return np.maximum.reduceat(states, _at(starts)) if len(starts) else self.empty(0)

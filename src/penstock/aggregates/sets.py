@@ -85,10 +85,10 @@ class Distinct(Aggregate):
         return states
 
     def merge(self, a: Array, b: Array) -> Array:
-        return np.maximum(a, b)
+        return np.asarray(np.maximum(a, b))
 
     def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
-        return np.maximum.reduceat(states, starts.astype(np.intp), axis=0) if len(starts) else self.empty(0)
+        return np.asarray(np.maximum.reduceat(states, starts.astype(np.intp), axis=0)) if len(starts) else self.empty(0)
 
     def collect(
         self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64], starts: NDArray[np.int64]
@@ -105,7 +105,7 @@ class Distinct(Aggregate):
         harmonic = np.ldexp(1.0, -states.astype(np.int64)).sum(axis=1)
         raw = _alpha(m) * m * m / harmonic
         few = m * _coupons(m)[empty]
-        return np.where((raw <= 2.5 * m) & (empty > 0), few, raw)
+        return np.asarray(np.where((raw <= 2.5 * m) & (empty > 0), few, raw))
 
     def plain(self, events: Sequence[Event], now: int) -> Any:
         m = 1 << self.precision
@@ -132,4 +132,4 @@ def _alpha(m: int) -> float:
 @cache
 def _coupons(m: int) -> NDArray[np.float64]:
     """At v: H(m) - H(v), the expected draws, over m, that leave v of m registers empty."""
-    return np.r_[np.cumsum(1.0 / np.arange(m, 0, -1))[::-1], 0.0]
+    return np.append(np.cumsum(1.0 / np.arange(m, 0, -1))[::-1], 0.0)

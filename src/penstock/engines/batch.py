@@ -125,7 +125,9 @@ class _Runs:
         """The runs [from, to) that each row's window covers; unknown entities have none."""
         oldest = np.clip(self.group.oldest(now) - self._base, 0, self._span - 1)
         start = np.searchsorted(self._place, owner * self._span + oldest)
-        stop = np.searchsorted(self._place, owner * self._span + np.clip(self.group.tile(now) - self._base + 1, 0, self._span))
+        stop = np.searchsorted(
+            self._place, owner * self._span + np.clip(self.group.tile(now) - self._base + 1, 0, self._span)
+        )
         return np.where(owner < 0, 0, start), np.where(owner < 0, 0, np.maximum(start, stop))
 
     def chunks(self, owner: NDArray[np.int64], now: NDArray[np.int64]) -> Iterator[slice]:

@@ -37,9 +37,8 @@ class NaiveEngine:
                     value if counts else None
                     for counts, value in zip(part.counts.tolist(), part.values.tolist(), strict=True)
                 ]
-            keys = zip(*(stream.fields[field].tolist() for field in view.by), strict=True)
-            if not view.by:
-                keys = iter([()] * len(stream))
+            codes = [stream.fields[field].tolist() for field in view.by]
+            keys: list[tuple[int, ...]] = list(zip(*codes, strict=True)) if codes else [()] * len(stream)
             fixed = zip(stream.offset.tolist(), stream.time.tolist(), stream.tie.tolist(), keys, strict=True)
             for i, (offset, time, tie, key) in enumerate(fixed):
                 if 0 not in key:

@@ -145,7 +145,10 @@ class Intake:
                     value = _integer(int(value), column.name)
                 elif not math.isfinite(value):
                     raise EventError(
-                        "a number is finite", got=str(value), remedy="leave the field out where unknown", field=column.name
+                        "a number is finite",
+                        got=str(value),
+                        remedy="leave the field out where unknown",
+                        field=column.name,
                     )
             values.append(value)
         given = event.id
@@ -163,10 +166,15 @@ class Intake:
             micros = given * 1_000_000 if isinstance(given, int) else round(given * 1e6)
         else:
             raise EventError(
-                "a time is RFC 3339 text or unix seconds", got=str(given), remedy="divide milliseconds by 1,000", field="time"
+                "a time is RFC 3339 text or unix seconds",
+                got=str(given),
+                remedy="divide milliseconds by 1,000",
+                field="time",
             )
         if micros < 0:
-            raise EventError("a time lies after 1970", got=str(given), remedy="check the unit and the clock", field="time")
+            raise EventError(
+                "a time lies after 1970", got=str(given), remedy="check the unit and the clock", field="time"
+            )
         if self._future is not None and micros > now + self._future:
             raise EventError(
                 f"a time is at most {self._future // 1_000_000:,} s ahead of the server's clock",

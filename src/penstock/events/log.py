@@ -35,7 +35,13 @@ CREATE TABLE IF NOT EXISTS rejects (
   n INTEGER PRIMARY KEY, at INTEGER NOT NULL, source TEXT NOT NULL, idx INTEGER NOT NULL, field TEXT NOT NULL,
   rule TEXT NOT NULL, got TEXT NOT NULL, remedy TEXT NOT NULL, raw BLOB NOT NULL);
 """
-_MISSING: Mapping[str, Any] = {"text": 0, "int": MISSING_INT, "money": MISSING_INT, "float": np.nan, "bool": MISSING_INT}
+_MISSING: Mapping[str, Any] = {
+    "text": 0,
+    "int": MISSING_INT,
+    "money": MISSING_INT,
+    "float": np.nan,
+    "bool": MISSING_INT,
+}
 _HASH = 12
 _MOST_REJECTS = 100_000
 
@@ -110,7 +116,9 @@ class SqliteLog:
                 rows.append((offset, stream, time, event.time, at, hashes[i][:8], body))
             self.strings.write_new(db)
             db.executemany("INSERT INTO events VALUES (?,?,?,?,?,?,?)", rows)
-            db.executemany("INSERT OR REPLACE INTO ids VALUES (?,?)", [(hashes[i], first + n) for n, i in enumerate(kept)])
+            db.executemany(
+                "INSERT OR REPLACE INTO ids VALUES (?,?)", [(hashes[i], first + n) for n, i in enumerate(kept)]
+            )
             end = first + len(kept)
             db.execute("INSERT OR REPLACE INTO meta VALUES ('newest', ?)", (str(newest),))
             if note is not None:
@@ -261,7 +269,8 @@ class SqliteLog:
             part = hashes[at : at + 500]
             marks = ",".join("?" * len(part))
             known.update(
-                row[0] for row in db.execute(f"SELECT hash FROM ids WHERE hash IN ({marks}) AND offset >= ?", (*part, horizon))
+                row[0]
+                for row in db.execute(f"SELECT hash FROM ids WHERE hash IN ({marks}) AND offset >= ?", (*part, horizon))
             )
         new = []
         for key in hashes:
@@ -293,9 +302,14 @@ class SqliteLog:
 
     def _rows(self, number: int, rows: Sequence[Sequence[Any]]) -> Rows:
         offset, _, time, raw_time, arrived, tie, body = zip(*rows, strict=True)
-        whole = [np.array(column, np.int64) for column in (offset, time, raw_time, arrived)]
         return Rows(
-            self._schemas[number].stream, *whole, np.frombuffer(b"".join(tie), "<u8"), self._table(number, body)
+            self._schemas[number].stream,
+            np.array(offset, np.int64),
+            np.array(time, np.int64),
+            np.array(raw_time, np.int64),
+            np.array(arrived, np.int64),
+            np.frombuffer(b"".join(tie), "<u8"),
+            self._table(number, body),
         )
 
     def _table(self, number: int, bodies: Sequence[bytes]) -> Array:

@@ -172,9 +172,7 @@ def _attributes(view: View) -> set[str]:
 def _read_into(
     values: dict[str, Array], columns: dict[str, NDArray[np.uint32]], view: View, read: Read, at: NDArray[np.int64]
 ) -> None:
-    keys = (
-        np.stack([columns[name] for name in view.by], axis=1) if view.by else np.zeros((len(at), 0), np.uint32)
-    )
+    keys = np.stack([columns[name] for name in view.by], axis=1) if view.by else np.zeros((len(at), 0), np.uint32)
     for name, column in read(view, keys, at).items():
         values[f"{view.name}.{name}"] = column
         if isinstance(view.features[name], Latest):

@@ -64,7 +64,9 @@ def merge_tiles(group: Group, owner: NDArray[np.int64], tiles: Array) -> Tiles:
     order = np.lexsort((tiles[TILE], owner))
     owner, tiles = owner[order], tiles[order]
     number = tiles[TILE]
-    starts = np.flatnonzero(np.r_[True, (owner[1:] != owner[:-1]) | (number[1:] != number[:-1])]) if len(owner) else order
+    starts = (
+        np.flatnonzero(np.r_[True, (owner[1:] != owner[:-1]) | (number[1:] != number[:-1])]) if len(owner) else order
+    )
     if len(starts) == len(owner):
         return Tiles(tiles, owner)
     out = np.empty(len(starts), group.dtype)

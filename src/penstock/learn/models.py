@@ -17,8 +17,8 @@ from penstock.learn.recipe import Candidates, LambdaRank
 class Model(Protocol):
     """Scores candidates; the same numbers in, the same numbers out, in training and serving."""
 
-    def score(self, rows: NDArray[np.float64], candidates: Candidates) -> NDArray[np.float64]:
-        """A score a candidate: rows (n, features) float64 → (n,) float64, higher is better."""
+    def score(self, rows: NDArray[np.float32], candidates: Candidates) -> NDArray[np.float64]:
+        """A score a candidate: rows (n, features) float32 → (n,) float64, higher is better."""
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Writes its files and gives what `load` needs, as JSON values."""
@@ -34,7 +34,7 @@ class SourceOrder:
     def __init__(self, place: int) -> None:
         self.place = place
 
-    def score(self, rows: NDArray[np.float64], candidates: Candidates) -> NDArray[np.float64]:
+    def score(self, rows: NDArray[np.float32], candidates: Candidates) -> NDArray[np.float64]:
         place = candidates.place[:, self.place]
         late = len(place) + np.arange(len(place), dtype=np.float64)
         return 1.0 / (1.0 + np.where(np.isnan(place), late, place))
@@ -49,7 +49,7 @@ class Trees:
     def __init__(self, booster: lightgbm.Booster) -> None:
         self.booster = booster
 
-    def score(self, rows: NDArray[np.float64], candidates: Candidates) -> NDArray[np.float64]:
+    def score(self, rows: NDArray[np.float32], candidates: Candidates) -> NDArray[np.float64]:
         if not len(rows):
             return np.zeros(0)
         return np.asarray(self.booster.predict(rows, num_threads=1))
@@ -76,7 +76,11 @@ def load(folder: Path, saved: dict[str, Any]) -> Model:
 
 
 def fit_trees(
-    rank: LambdaRank, rows: NDArray[np.float32], positive: NDArray[np.bool_], groups: NDArray[np.int64], names: Sequence[str]
+    rank: LambdaRank,
+    rows: NDArray[np.float32],
+    positive: NDArray[np.bool_],
+    groups: NDArray[np.int64],
+    names: Sequence[str],
 ) -> Trees:
     """Fits the ranker on rows (n, features), their labels (n,) and the sizes of the requests' groups."""
     data = lightgbm.Dataset(rows, positive.astype(np.int8), group=groups, feature_name=[_plain(n) for n in names])

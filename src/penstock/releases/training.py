@@ -156,9 +156,7 @@ def _fit(recipe: Recipe, parts: Sequence[Dataset]) -> Trees:
     return fit_trees(recipe.rank, rows, positive, groups, recipe.assembler.names)
 
 
-def _compare(
-    replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_seconds: float
-) -> Comparison:
+def _compare(replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_seconds: float) -> Comparison:
     recipe = replay.recipe
     edges = np.r_[0, np.cumsum(held.groups)]
     candidates = []
@@ -243,7 +241,7 @@ def _counts(codes: NDArray[np.uint32], asked: NDArray[np.uint32]) -> NDArray[np.
 def _defaults(replay: Replay) -> NDArray[np.uint32]:
     items, counts = np.unique(replay.rows.fields[replay.recipe.item], return_counts=True)
     order = np.lexsort((items, -counts))
-    return items[order][items[order] != 0][:100]
+    return np.array([code for code in items[order].tolist() if code][:100], np.uint32)
 
 
 def _baseline(recipe: Recipe, held: Dataset) -> dict[str, Any]:

@@ -209,9 +209,7 @@ class Decider:
         self, name: str, request: DecideRequest, release: Release | None, outcome: _Outcome, timer: Timer
     ) -> Answer:
         shown = outcome.items[outcome.order]
-        rows = zip(
-            self.strings.texts(shown), outcome.scores.tolist(), outcome.propensity.tolist(), strict=True
-        )
+        rows = zip(self.strings.texts(shown), outcome.scores.tolist(), outcome.propensity.tolist(), strict=True)
         items = [Item(text, score, chance) for text, score, chance in rows]
         served = release.id if release is not None else None
         self.log(

@@ -76,9 +76,14 @@ class Decided:
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Decided:
-        codes = [np.frombuffer(blob, "<u4") for blob in row[9:12]]
-        floats = [np.frombuffer(blob, "<f4") for blob in row[12:14]]
-        return cls(*row[:8], json.loads(row[8]), *codes, *floats, row[14], json.loads(row[15]))
+        values = dict(zip(_NAMES, row, strict=True))
+        for name in ("items", "found_by", "shown"):
+            values[name] = np.frombuffer(values[name], "<u4")
+        for name in ("scores", "propensities"):
+            values[name] = np.frombuffer(values[name], "<f4")
+        for name in ("context", "timings"):
+            values[name] = json.loads(values[name])
+        return cls(**values)
 
 
 def digests(rows: NDArray[np.float64]) -> bytes:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+
+from penstock.errors import RequestError
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class DecideRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a decision request."""
 
-    user: str
+    user: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
     context: dict[str, str | int | float | bool | None] | None = None
     event: dict[str, Any] | None = None
     k: Annotated[int, msgspec.Meta(ge=1, le=500)] | None = None
     budget_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] | None = None
+
+
+class DialRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body that sets a release's share of the traffic."""
+
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -34,3 +46,52 @@ class Answer(msgspec.Struct):
     release: str | None
     arm: str
     timings: dict[str, float]
+
+
+_RULES: Mapping[str, tuple[str, str]] = {
+    "user": ("user is a text of 1 to 512 characters", 'send {"user": "…"}'),
+    "context": ("context is an object of texts, numbers, booleans and nulls", "flatten it, or leave it out"),
+    "event": ("event is one event, as an object", "send several to /v1/events"),
+    "k": ("k is an integer from 1 to 500", "ask for fewer items, or leave it out"),
+    "budget_ms": ("budget_ms is a number above 0 and at most 10,000", "give milliseconds, or leave it out"),
+    "share": ("share is a number from 0 to 1", 'send {"share": 0.1} for a tenth of the traffic'),
+}
+
+
+def read(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """The request that `body` holds.
+
+    Raises:
+        msgspec.DecodeError: it is not JSON, or holds a number that no double holds.
+        RequestError: it is JSON and breaks a rule; names the field.
+
+    >>> decoder = msgspec.json.Decoder(DialRequest)
+    >>> read(b'{"share": 0.5}', decoder).share
+    0.5
+    >>> read(b'{"share": 2}', decoder)
+    Traceback (most recent call last):
+    penstock.errors.RequestError: share is a number from 0 to 1; got 2; send {"share": 0.1} for a tenth of the traffic
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        # Decoding again to show what came costs only those who send it.
+        raise _broken_rule(str(error), msgspec.json.decode(body), decoder.type.__struct_fields__) from None
+
+
+def _broken_rule(text: str, given: Any, names: tuple[str, ...]) -> RequestError:
+    fields = ", ".join(names)
+    if not isinstance(given, dict):
+        return RequestError("a request is a JSON object", got=type(given).__name__, remedy=f"its fields are {fields}")
+    unknown = re.search(r"unknown field `(.*)`", text, re.DOTALL)
+    if unknown:
+        return RequestError(
+            f"a request has the fields {fields}",
+            got=repr(unknown[1])[:100],
+            remedy="rename or remove it",
+            field=unknown[1],
+        )
+    found = re.search(r"required field `(\w+)`|at `\$\.(\w+)", text)
+    name = (found[1] or found[2]) if found else ""
+    rule, remedy = _RULES.get(name, (text, f"its fields are {fields}"))
+    return RequestError(rule, got=repr(given[name])[:100] if name in given else "none", remedy=remedy, field=name)

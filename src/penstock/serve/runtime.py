@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from penstock.clock import SECOND, Clock, duration
+from penstock.clock import Clock
 from penstock.engines import StreamEngine
 from penstock.errors import NotFoundError, PenstockError, RequestError
 from penstock.events import Intake, Parsed, SqliteLog
 from penstock.features import View
 from penstock.releases import Registry, Release, read
-from penstock.retrieve import Popular, Popularity
+from penstock.retrieve import Popularity
 from penstock.serve.decide import Decider, Decision, live_sources, reader
 from penstock.serve.decisions import DecisionLog
 from penstock.serve.requests import Answer, DecideRequest
@@ -132,7 +132,9 @@ class Runtime:
         codes = [self.log.strings.code(part) for part in parts]
         with self.store.snapshot() as snapshot:
             now = max(self._clock.now(), snapshot.newest)
-            columns = reader(snapshot, now)(found, np.array([codes], np.uint32).reshape(1, len(codes)), np.zeros(1, int))
+            columns = reader(snapshot, now)(
+                found, np.array([codes], np.uint32).reshape(1, len(codes)), np.zeros(1, int)
+            )
             offset = snapshot.offset
         values: dict[str, Any] = {}
         for name, column in columns.items():
@@ -255,7 +257,9 @@ class Runtime:
         return {
             "streams": {schema.stream: _fields(schema) for schema in self.intake.schemas.values()},
             "decisions": {name: {"by": d.decision.recipe.by} for name, d in self._deciders.items()},
-            "views": {name: {"by": list(view.by), "features": list(view.features)} for name, view in self._views.items()},
+            "views": {
+                name: {"by": list(view.by), "features": list(view.features)} for name, view in self._views.items()
+            },
         }
 
     def _decider(self, name: str) -> Decider:

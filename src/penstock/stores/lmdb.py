@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lmdb
 
@@ -125,8 +126,10 @@ class LmdbSnapshot:
         self.offset, self.newest = _OFFSETS.unpack(meta) if meta else (0, 0)
 
     def get(self, view: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        # Copies, not views of the map: a transaction must not outlive its snapshot.
         get = self._txn.get
-        return [get(view + key) for key in keys]
+        found: list[Any] = [get(view + key) for key in keys]
+        return found
 
     def applied(self, view: bytes) -> int:
         done = self._txn.get(_APPLIED + view)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from threading import RLock
 
 
-
 class MemoryStore:
     """Keeps records in this process; `snapshot` holds writers off for as long as it lives."""
 

@@ -70,7 +70,11 @@ class _Neighbours(Source):
         start = np.array(distinct(query.lists[self.of], self.recent), np.uint32)
         items = index["items"]
         at = np.searchsorted(items, start)
-        place = np.flatnonzero((at < len(items)) & (items[np.minimum(at, len(items) - 1)] == start)) if len(items) else at[:0]
+        place = (
+            np.flatnonzero((at < len(items)) & (items[np.minimum(at, len(items) - 1)] == start))
+            if len(items)
+            else at[:0]
+        )
         first, end = index["starts"][at[place]], index["starts"][at[place] + 1]
         length = end - first
         total = int(length.sum())
@@ -105,7 +109,7 @@ class _Neighbours(Source):
 
 
 def _powers(decay: float, n: int) -> NDArray[np.float64]:
-    return np.cumprod(np.r_[1.0, np.full(n, decay)])
+    return np.cumprod(np.append(1.0, np.full(n, decay)), dtype=np.float64)
 
 
 @registered("source")

@@ -71,7 +71,7 @@ class Popular(Source):
         return Found(items, np.zeros((len(items), 0)))
 
     def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
-        return {code: () for code in query.popular[self.label].tolist()}
+        return dict.fromkeys(query.popular[self.label].tolist(), ())
 
 
 class Popularity:
@@ -164,4 +164,6 @@ def _sum(parts: list[tuple[Array, Array]]) -> tuple[Array, Array]:
     if len(parts) == 1:
         return parts[0]
     keys, inverse = np.unique(np.concatenate([p[0] for p in parts]), return_inverse=True)
-    return keys, np.bincount(inverse, weights=np.concatenate([p[1] for p in parts]), minlength=len(keys)).astype(np.int64)
+    return keys, np.bincount(inverse, weights=np.concatenate([p[1] for p in parts]), minlength=len(keys)).astype(
+        np.int64
+    )

@@ -1,0 +1,45 @@
+"""What the server asks of a running system."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from penstock.events import Parsed
+from penstock.serve.requests import Answer, DecideRequest
+
+
+class Face(Protocol):
+    """One app that runs. All but the releases' methods are called on the event loop's thread and must not wait.
+
+    Every method may raise a `PenstockError`, which becomes the answer: `TooLargeError` 413, `NotFoundError` 404,
+    `UnavailableError` 503, any other 422.
+    """
+
+    def parse(self, body: bytes) -> Parsed:
+        """Sorts a body of events; a large one is parsed on a thread of its own."""
+
+    def submit(self, parsed: Parsed, source: str) -> Future[list[bool]]:
+        """Resolves once durable and visible to the next decision, to which of the accepted were new."""
+
+    def decide(self, name: str, request: DecideRequest) -> Answer: ...
+
+    def features(self, view: str, key: str) -> dict[str, Any]:
+        """The present values of one entity; `key` holds its URL-encoded ids, joined by commas."""
+
+    def releases(self) -> list[dict[str, Any]]: ...
+
+    def promote(self, release: str) -> dict[str, Any]: ...
+
+    def rollback(self, release: str) -> dict[str, Any]: ...
+
+    def dial(self, release: str, share: float) -> dict[str, Any]: ...
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether decisions may be asked for, and what is waited for."""
+
+    def describe(self) -> dict[str, Any]:
+        """Streams with their fields, decisions and views."""
+
+    def close(self) -> None:
+        """Commits what was taken, then closes."""

@@ -1,0 +1,187 @@
+"""The HTTP face of a running system: a thin ASGI application of its own, without a framework."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+from penstock.errors import PenstockError, TooLargeError
+from penstock.serve.face import Face
+from penstock.serve.metrics import Metrics
+from penstock.serve.replies import CLOSE, RETRY, Header, Refused, Reply, Waterfall, of_error, refusal, refused
+from penstock.serve.routes import Endpoints, Request, Route, unexpected
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+BEGAN = "began"
+"""Where the server leaves, in a scope's state, when a request's first byte was read."""
+MAX_IN_FLIGHT = 256
+BODY_WITHIN = 30.0
+"""Seconds in which a body must have arrived, so that no slow sender holds a place for long."""
+OTHER = "other"
+_log = logging.getLogger("penstock.serve")
+
+
+class HttpApp:
+    """An ASGI application that answers for `face`; all answers carry Server-Timing.
+
+    Args:
+        face: the running system.
+        token: the operator's, see `operator_token`.
+        in_flight: requests answered at once; one more is refused with 429.
+        body_within: seconds in which a body must have arrived.
+    """
+
+    def __init__(
+        self, face: Face, *, token: str, in_flight: int = MAX_IN_FLIGHT, body_within: float = BODY_WITHIN
+    ) -> None:
+        self._places = in_flight
+        self._taken = 0
+        self._body_within = body_within
+        self._metrics = Metrics(lambda: self._taken)
+        self._endpoints = Endpoints(face, self._metrics, token)
+        self._table = Table(self._endpoints.routes)
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """Every route, in the order of the documentation."""
+        return self._endpoints.routes
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answers one request, as ASGI 3 has it."""
+        waterfall = Waterfall(scope["state"].get(BEGAN) if "state" in scope else None)
+        found = self._table.find(scope["raw_path"].decode("latin-1"))
+        path, methods, params = found or (OTHER, {}, ())
+        route = methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
+        taken = route is not None and route.bounded
+        self._taken += taken
+        try:
+            if route is None:
+                reply = _no_route(scope, methods)
+            else:
+                reply = await self._answer(route, params, scope["headers"], receive, waterfall)
+            await _send(send, reply, waterfall)
+            self._metrics.answered(path, reply.status)
+        except ConnectionAbortedError:
+            # The client went away in the middle of its body: nobody is there to be answered.
+            return
+        finally:
+            self._taken -= taken
+
+    async def _answer(
+        self, route: Route, params: Sequence[str], headers: Sequence[Header], receive: Receive, waterfall: Waterfall
+    ) -> Reply:
+        try:
+            if route.bounded and self._taken > self._places:
+                raise refused(
+                    429, f"at most {self._places} requests are answered at once", RETRY, got="one more",
+                    remedy="try again after Retry-After seconds",
+                )  # fmt: skip
+            if route.guarded:
+                self._endpoints.admit(headers)
+            body = await self._body(headers, route.takes, receive) if route.takes else b""
+            return await route.answer(Request(params, headers, body, waterfall))
+        except Refused as refusal_:
+            return refusal_.reply
+        except PenstockError as error:
+            return of_error(error)
+        except ConnectionAbortedError:
+            raise
+        except Exception:
+            name, reply = unexpected()
+            _log.exception("%s %s failed, id %s", route.method, route.path, name)
+            return reply
+
+    async def _body(self, headers: Sequence[Header], most: int, receive: Receive) -> bytes:
+        """The whole body; refused as soon as it is known to be too large, without reading the rest."""
+        length, waits = 0, False
+        for name, value in headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"expect":
+                waits = True
+        if length > most:
+            # Whoever waits for leave to send will not: what comes next on the line would be unclear.
+            raise _too_large(most, length, *((CLOSE,) if waits else ()))
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._body_within):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise ConnectionAbortedError
+                    part = message["body"]
+                    size += len(part)
+                    if size > most:
+                        raise _too_large(most, size)
+                    parts.append(part)
+                    if not message["more_body"]:
+                        return b"".join(parts)
+        except TimeoutError:
+            raise refused(
+                408, f"a body arrives within {self._body_within:g} s", CLOSE, got=f"{size:,} bytes of it",
+                remedy="send smaller bodies, or all at once",
+            ) from None  # fmt: skip
+
+
+class Table:
+    """Finds the routes of an address.
+
+    Args:
+        routes: no two with the same method and path.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._exact: dict[str, dict[str, Route]] = {}
+        self._open: dict[int, dict[str, tuple[Sequence[str], dict[str, Route]]]] = {}
+        for route in routes:
+            parts = route.path.split("/")
+            if "{" in route.path:
+                self._open.setdefault(len(parts), {}).setdefault(route.path, (parts, {}))[1][route.method] = route
+            else:
+                self._exact.setdefault(route.path, {})[route.method] = route
+
+    def find(self, path: str) -> tuple[str, Mapping[str, Route], Sequence[str]] | None:
+        """The template that `path` fits, its routes by method, and what stands for each name; None if none fits."""
+        exact = self._exact.get(path)
+        if exact is not None:
+            return path, exact, ()
+        given = path.split("/")
+        for template, (parts, methods) in self._open.get(len(given), {}).items():
+            if all(part == came or (part.startswith("{") and came) for part, came in zip(parts, given, strict=True)):
+                params = [came for part, came in zip(parts, given, strict=True) if part.startswith("{")]
+                return template, methods, params
+        return None
+
+
+def _no_route(scope: Mapping[str, Any], methods: Mapping[str, Route]) -> Reply:
+    if not methods:
+        error = PenstockError(
+            "an address is one of the server's", got=repr(scope["path"][:200]), remedy="GET /openapi.json lists them"
+        )
+        return refusal(404, error)
+    allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
+    error = PenstockError(f"this address takes {allowed}", got=scope["method"], remedy="GET /openapi.json says which")
+    return refusal(405, error, (b"allow", allowed.encode()))
+
+
+def _too_large(most: int, size: int, *headers: Header) -> Refused:
+    limit = f"{most >> 20} MiB" if most >= 1 << 20 else f"{most >> 10} KiB"
+    error = TooLargeError(f"a body here is at most {limit}", got=f"{size:,} bytes or more", remedy="send smaller batches")
+    return Refused(refusal(413, error, *headers))
+
+
+async def _send(send: Send, reply: Reply, waterfall: Waterfall) -> None:
+    headers = [
+        (b"content-type", reply.kind),
+        (b"content-length", str(len(reply.body)).encode()),
+        (b"server-timing", waterfall.header()),
+        *reply.headers,
+    ]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

@@ -1,0 +1,278 @@
+"""The endpoints: what each address does with a request whose body has been read."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import html
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import msgspec
+
+from penstock.errors import PenstockError, RequestError, TooLargeError
+from penstock.events import Parsed
+from penstock.events.intake import MAX_BODY
+from penstock.serve.face import Face
+from penstock.serve.metrics import CONTENT_TYPE, Metrics
+from penstock.serve.openapi import document
+from penstock.serve.replies import RETRY, Header, Refused, Reply, Waterfall, encode, refusal, refused
+from penstock.serve.requests import DecideRequest, DialRequest, read
+
+MAX_DECIDE = 256 << 10
+_INLINE = 32 << 10
+_DECIDE = msgspec.json.Decoder(DecideRequest)
+_DIAL = msgspec.json.Decoder(DialRequest)
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, its body read. `params` are the path's parts in their URL encoding."""
+
+    params: Sequence[str]
+    headers: Sequence[Header]
+    body: bytes
+    waterfall: Waterfall
+
+
+@dataclass(frozen=True)
+class Route:
+    """One method of one address.
+
+    Attributes:
+        path: its template, ``{name}`` standing for one part.
+        takes: bytes of body at most; where 0, a body is not read.
+        guarded: whether it needs the operator's token.
+        bounded: whether it counts among the requests in flight; probes and metrics answer under any load.
+    """
+
+    method: str
+    path: str
+    answer: Callable[[Request], Awaitable[Reply]]
+    takes: int = 0
+    guarded: bool = False
+    bounded: bool = True
+
+
+class Endpoints:
+    """Every endpoint of one app.
+
+    Args:
+        face: the running system.
+        metrics: where everything is counted.
+        token: the operator's; whoever sends it may read and move releases.
+    """
+
+    def __init__(self, face: Face, metrics: Metrics, token: str) -> None:
+        self._face = face
+        self._metrics = metrics
+        self._bearer = f"Bearer {token}".encode()
+        self.routes = (
+            Route("GET", "/", self.index),
+            Route("POST", "/v1/events", self.events, MAX_BODY),
+            Route("POST", "/v1/decide/{decision}", self.decide, MAX_DECIDE),
+            Route("GET", "/v1/features/{view}/{key}", self.features),
+            Route("GET", "/v1/releases", self.releases, guarded=True),
+            Route("POST", "/v1/releases/{id}/promote", self.promote, MAX_DECIDE, guarded=True),
+            Route("POST", "/v1/releases/{id}/rollback", self.rollback, MAX_DECIDE, guarded=True),
+            Route("POST", "/v1/releases/{id}/dial", self.dial, MAX_DECIDE, guarded=True),
+            Route("GET", "/healthz", self.healthz, bounded=False),
+            Route("GET", "/readyz", self.readyz, bounded=False),
+            Route("GET", "/metrics", self.metrics, bounded=False),
+            Route("GET", "/openapi.json", self.openapi),
+        )
+
+    def admit(self, headers: Sequence[Header]) -> None:
+        """Refuses whoever does not send the operator's token."""
+        given = next((value for name, value in headers if name == b"authorization"), b"")
+        if not hmac.compare_digest(given, self._bearer):
+            raise refused(
+                401,
+                "releases are the operator's, who sends the token",
+                (b"www-authenticate", b"Bearer"),
+                got="another token" if given else "no Authorization header",
+                remedy="send Authorization: Bearer TOKEN, with the text of the file operator-token in the home folder",
+            )
+
+    # Events and decisions
+
+    async def events(self, request: Request) -> Reply:
+        """Takes events; answers once they are durable and visible to the next decision."""
+        try:
+            parsed = await self._parse(request.body)
+        except TooLargeError:
+            raise
+        except RequestError as error:
+            raise Refused(refusal(400, error)) from None
+        request.waterfall.lap("parse")
+        new = await self._submit(parsed, "http")
+        request.waterfall.lap("log")
+        accepted = sum(new)
+        rejected = [{"index": r.index, "field": r.field or None, "error": r.error} for r in parsed.rejected]
+        return Reply(202, encode({"accepted": accepted, "duplicates": len(new) - accepted, "rejected": rejected}))
+
+    async def decide(self, request: Request) -> Reply:
+        """Decides; an event sent along is not in its own features, and durable before the answer."""
+        waterfall = request.waterfall
+        asked = _read(request.body, _DECIDE)
+        parsed = await self._event(asked)
+        name = unquote(request.params[0])
+        waterfall.lap("parse")
+        if asked.budget_ms is not None:
+            # What queueing and reading took is gone from the budget, too.
+            asked.budget_ms = max(asked.budget_ms - waterfall.total, 0.001)
+        answer = self._face.decide(name, asked)
+        waterfall.add(answer.timings)
+        # Only now, so that the decision cannot have seen it; the body is written while the log syncs.
+        logged = None if parsed is None else self._submit(parsed, "decide")
+        body = encode(
+            {
+                "decision_id": answer.decision_id,
+                "items": answer.items,
+                "tier": answer.tier,
+                "release": answer.release,
+                "arm": answer.arm,
+            }
+        )
+        waterfall.lap("serialise")
+        if logged is not None:
+            await logged
+            waterfall.lap("log")
+        self._metrics.decided(name, answer.tier)
+        self._metrics.stages({**waterfall.stages, "total": waterfall.total})
+        return Reply(200, body)
+
+    async def _event(self, asked: DecideRequest) -> Parsed | None:
+        if asked.event is None:
+            return None
+        parsed = await self._parse(encode(asked.event))
+        if parsed.rejected:
+            await self._submit(parsed, "decide")
+            first = parsed.rejected[0]
+            error = PenstockError(
+                first.rule, got=first.got, remedy=first.remedy, field=".".join(filter(None, ["event", first.field]))
+            )
+            raise Refused(refusal(422, error))
+        return parsed
+
+    async def _parse(self, body: bytes) -> Parsed:
+        with _readable():
+            # A large body takes tens of milliseconds, in which no decision may have to wait.
+            return self._face.parse(body) if len(body) <= _INLINE else await asyncio.to_thread(self._face.parse, body)
+
+    def _submit(self, parsed: Parsed, source: str) -> asyncio.Future[list[bool]]:
+        """Hands the events to the log now; what it returns may be awaited later."""
+        began = perf_counter()
+        waiting = asyncio.wrap_future(self._face.submit(parsed, source))
+
+        def count(done: asyncio.Future[list[bool]]) -> None:
+            if done.cancelled() or done.exception() is not None:
+                return
+            if parsed.accepted:
+                self._metrics.freshness.observe(perf_counter() - began)
+            accepted = sum(done.result())
+            self._metrics.events(
+                accepted=accepted, duplicates=len(parsed.accepted) - accepted, rejected=len(parsed.rejected)
+            )
+
+        waiting.add_done_callback(count)
+        # Whoever goes away must not cancel what the log is about to do.
+        return asyncio.shield(waiting)
+
+    async def features(self, request: Request) -> Reply:
+        """The present values of one entity."""
+        view, key = request.params
+        return Reply(200, encode(self._face.features(unquote(view), key)))
+
+    # Releases: disk and models are read, so none of this runs on the loop's thread
+
+    async def releases(self, request: Request) -> Reply:
+        """Every release, and which one is in charge."""
+        return Reply(200, encode({"releases": await asyncio.to_thread(self._face.releases)}))
+
+    async def promote(self, request: Request) -> Reply:
+        """Puts a release in charge."""
+        return await _moved(self._face.promote, unquote(request.params[0]))
+
+    async def rollback(self, request: Request) -> Reply:
+        """Takes a release out of charge, back to the one before it."""
+        return await _moved(self._face.rollback, unquote(request.params[0]))
+
+    async def dial(self, request: Request) -> Reply:
+        """Gives a release a share of the traffic."""
+        return await _moved(self._face.dial, unquote(request.params[0]), _read(request.body, _DIAL).share)
+
+    # What machines and people ask about the server
+
+    async def healthz(self, request: Request) -> Reply:
+        """Alive, whatever it is doing."""
+        return Reply(200, b'{"status":"alive"}')
+
+    async def readyz(self, request: Request) -> Reply:
+        """Whether it should get traffic; if not, what it waits for."""
+        ready, waits_for = self._face.ready()
+        if ready:
+            return Reply(200, encode({"ready": True, **waits_for}))
+        refusal_ = {"error": "the server is not ready", "field": None, "remedy": "wait until /readyz answers 200"}
+        return Reply(503, encode({"ready": False, **waits_for, **refusal_}), headers=(RETRY,))
+
+    async def metrics(self, request: Request) -> Reply:
+        """Everything counted, for Prometheus."""
+        return Reply(200, self._metrics.text(), CONTENT_TYPE)
+
+    async def openapi(self, request: Request) -> Reply:
+        """This interface, described for machines."""
+        return Reply(200, encode(document(self._face.describe())))
+
+    async def index(self, request: Request) -> Reply:
+        """A page of links."""
+        described = self._face.describe()
+        links = "".join(
+            f'<li><a href="{route.path}">{route.path}</a></li>'
+            for route in self.routes
+            if route.method == "GET" and "{" not in route.path and route.path != "/" and not route.guarded
+        )
+        names = [f"{kind}: {', '.join(described[kind]) or 'none'}" for kind in ("streams", "views", "decisions")]
+        facts = "".join(f"<li>{html.escape(line)}</li>" for line in names)
+        page = (
+            '<!doctype html><html lang="en"><meta charset="utf-8"><title>penstock</title>'
+            f"<h1>penstock</h1><ul>{facts}</ul><ul>{links}</ul></html>"
+        )
+        return Reply(200, page.encode(), b"text/html; charset=utf-8")
+
+
+async def _moved(move: Callable[..., dict[str, Any]], *args: Any) -> Reply:
+    return Reply(200, encode(await asyncio.to_thread(move, *args)))
+
+
+def _read(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    try:
+        with _readable():
+            return read(body, decoder)
+    except msgspec.DecodeError as error:
+        got = str(error) if body.strip() else "an empty body"
+        raise refused(400, "a request's body is JSON", got=got, remedy="send an object: {…}") from None
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Refuses bytes on which the decoder itself gives up."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise refused(400, "a body is UTF-8", got=str(error), remedy="encode it as UTF-8") from None
+    except RecursionError:
+        raise refused(400, "a body is nested a few levels deep", got="hundreds", remedy="flatten it") from None
+
+
+def unexpected() -> tuple[str, Reply]:
+    """An id and the reply that tells the client no more than the id."""
+    name = secrets.token_hex(6)
+    remedy = f"tell the operator the id {name}: the server's log has the cause under it"
+    return name, Reply(500, encode({"error": "the server failed", "field": None, "remedy": remedy, "id": name}))

@@ -1,0 +1,192 @@
+"""Runs the HTTP face: in the foreground until it is told to stop, or beside a program in a thread of its own."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from penstock.errors import UnavailableError
+from penstock.serve.face import Face
+from penstock.serve.http import BEGAN, MAX_IN_FLIGHT, HttpApp
+
+DRAIN = 30
+"""Seconds that requests in flight get to finish once the server is told to stop."""
+_KEEP_ALIVE = 75
+
+
+def run(
+    face: Face,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    token: str,
+    log_level: str = "warning",
+    on_ready: Callable[[str], None] | None = None,
+    in_flight: int = MAX_IN_FLIGHT,
+) -> None:
+    """Serves until SIGTERM or Ctrl-C, finishes what is in flight, closes `face`, and returns. For the main thread.
+
+    Args:
+        face: the running system; closed here, whatever ends the server.
+        host: the address to listen on.
+        port: 0 takes any that is free.
+        token: the operator's, see `operator_token`.
+        log_level: of the server's own log.
+        on_ready: told the address once connections are taken.
+        in_flight: requests answered at once.
+
+    Raises:
+        UnavailableError: the address is taken or not this machine's.
+    """
+    try:
+        with _listening(host, port) as listener:
+            address = _url(listener)
+            ready = (lambda: on_ready(address)) if on_ready is not None else (lambda: None)
+            server = _Server(HttpApp(face, token=token, in_flight=in_flight), log_level, ready)
+            with _quick_switches(), _stopped_by_signals(server):
+                server.run([listener])
+    finally:
+        face.close()
+
+
+class BackgroundServer:
+    """The same server in a thread of this process, for as long as a with block lasts. `face` stays open.
+
+    Args:
+        face: the running system.
+        port: 0 takes any that is free.
+        host: the address to listen on.
+        token: the operator's; a random one by default.
+        options: `in_flight` and `body_within` of `HttpApp`.
+    """
+
+    def __init__(
+        self, face: Face, port: int = 0, *, host: str = "127.0.0.1", token: str | None = None, **options: Any
+    ) -> None:
+        self.token = token or secrets.token_urlsafe(32)
+        self.host = host
+        self.port = port
+        self.app = HttpApp(face, token=self.token, **options)
+        self.url = ""
+        self._came = threading.Event()
+
+    def __enter__(self) -> BackgroundServer:
+        with _listening(self.host, self.port) as listener:
+            self.port = listener.getsockname()[1]
+            self.url = _url(listener)
+            self._server = _Server(self.app, "warning", self._came.set)
+            self._thread = threading.Thread(target=self._run, args=(listener.dup(),), name="http", daemon=True)
+            self._thread.start()
+        self._came.wait()
+        if not self._server.started:
+            self._thread.join()
+            raise UnavailableError("the server starts", got="an early end", remedy="see the log")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        self._thread.join()
+
+    def stop(self) -> None:
+        """Takes no more connections, and ends once what is in flight is answered."""
+        self._server.should_exit = True
+
+    def _run(self, listener: socket.socket) -> None:
+        try:
+            with listener, _quick_switches():
+                self._server.run([listener])
+        finally:
+            self._came.set()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which says when it listens."""
+
+    def __init__(self, app: HttpApp, log_level: str, on_ready: Callable[[], None]) -> None:
+        self._on_ready = on_ready
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]  # plain mappings where uvicorn spells out each message
+            loop="uvloop",
+            http=_Stamped,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level=log_level,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=DRAIN,
+        )
+        super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+
+class _Stamped(HttpToolsProtocol):
+    """Notes when a request began, so that the waterfall shows what it waited for others."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"][BEGAN] = perf_counter()
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise UnavailableError(
+            "the server's address is free and this machine's",
+            got=f"{host}:{port}, {error.strerror or error}",
+            remedy="stop what listens there, or choose another: --port 0 takes any that is free",
+        ) from None
+    with listener:
+        yield listener
+
+
+@contextmanager
+def _quick_switches() -> Iterator[None]:
+    # A thread that holds the interpreter keeps it for a switch interval while others ask: at the default
+    # 5 ms, a decision of 3 ms that meets the writer's thread would take 8.
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+@contextmanager
+def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    # uvicorn raises a signal again once it has drained; the process must outlive that to close the system.
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
