@@ -176,7 +176,7 @@ class App:
         k: int | None = None,
         budget_ms: float | None = None,
     ) -> Answer:
-        """Decides as the server does; an `event` given along is durable when this returns, and not in its own features."""
+        """Decides as the server does. An `event` given along is durable on return, and not in its own features."""
         runtime = self.open()
         given = runtime.intake.check(event) if event is not None else None
         answer = runtime.decide(name, DecideRequest(user, context, None, k, budget_ms))
@@ -239,7 +239,8 @@ def load(path: Path | str) -> App:
             "an app is a Python file", got=f"{file}, which is not there", remedy="name it: --app FILE"
         )
     spec = importlib.util.spec_from_file_location(f"penstock_app_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -1,266 +1,251 @@
-"""From bytes to checked events: each bad one is rejected by itself, with the rule and the remedy."""
+"""From bytes to checked events: each bad one is rejected by itself, and the rest goes on."""
 
 from __future__ import annotations
 
-import math
+import json
+import os
 import re
-import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from penstock.clock import Clock, duration
-from penstock.errors import EventError, PenstockError, RequestError, TooLargeError
-from penstock.events.log import Rejected
-from penstock.events.schema import MAX_TEXT, Event, schema_of
+from penstock.errors import DefinitionError, EventError, RequestError, TooLargeError
+from penstock.events.explain import Explainer
+from penstock.events.rejection import Rejection
+from penstock.events.schema import Event, event_type
+from penstock.events.values import MAX_TIME
+from penstock.events.wire import Wire, refused
 from penstock.types import Accepted, Micros, Schema
 
-MAX_BODY = 4 << 20
-MAX_EVENTS = 10_000
-_INT64 = 1 << 63
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_SPACE = re.compile(r"[ \t\r\n]*")
+_PYTHON = json.JSONDecoder()
+
+
+class BodyError(RequestError):
+    """A body that is not JSON at all, so that no event of it can be told apart (HTTP 400)."""
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """A body of events, sorted into good and bad."""
+    """A body's events, in its order: those for the log and those refused."""
 
-    accepted: Sequence[Accepted]
-    rejected: Sequence[Rejected] = field(default_factory=list)
+    accepted: list[Accepted] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
 
 
 class Intake:
-    """Checks events of the given types.
+    """Checks events from outside.
 
     Args:
-        event_types: the app's `Event` classes; the member ``stream`` names one, and may be left out if there is one.
-        clock: dates events that carry no time.
-        future: how far ahead of the clock a time may lie; none where the events themselves are the clock.
+        event_types: the app's event classes; each is one stream.
+        clock: says now, for events without a time and for the limit on the future.
+        max_events: the most events in a body.
+        max_body: the most bytes in a body.
+        max_text: the most characters in a text.
+        future: how far ahead of the clock a time may be; None for any (imports, the events' clock).
+
+    >>> from penstock.clock import SystemClock
+    >>> class Visit(Event):
+    ...     page: str
+    >>> parsed = Intake([Visit], SystemClock()).parse(b'[{"page": "/", "time": 1}, {"pgae": "/"}]')
+    >>> parsed.accepted[0].values, parsed.rejected[0].field
+    (('/',), 'pgae')
     """
 
-    def __init__(self, event_types: Sequence[type[Event]], clock: Clock, *, future: str | None = "5min") -> None:
+    def __init__(
+        self,
+        event_types: Iterable[type[Event]],
+        clock: Clock,
+        *,
+        max_events: int = 10_000,
+        max_body: int = 4 << 20,
+        max_text: int = 512,
+        future: str | int | None = "5min",
+    ) -> None:
+        kinds = [event_type(cls) for cls in event_types]
+        self.event_types = {kind.stream: kind for kind in kinds}
+        if not kinds or len(self.event_types) < len(kinds):
+            raise DefinitionError(
+                "an app has at least one event type, each with a name of its own",
+                got=", ".join(kind.cls.__name__ for kind in kinds) or "none",
+                remedy="define class Action(ps.Event), or rename one",
+            )
+        self.max_events = max_events
+        self.max_body = max_body
         self._clock = clock
         self._future = None if future is None else duration(future)
-        self._types = {schema_of(cls).stream: cls for cls in event_types}
-        self.schemas: Mapping[str, Schema] = {schema_of(cls).stream: schema_of(cls) for cls in event_types}
-        self._only = next(iter(self._types)) if len(self._types) == 1 else None
-        # With a single stream a whole body is decoded at once; what fails is then looked at one by one.
-        self._decoder = msgspec.json.Decoder(list[self._types[self._only]]) if self._only else None  # type: ignore[name-defined]
+        self._wire = Wire(self.event_types, max_text)
+        self._explainer = Explainer(self.event_types, max_text)
 
-    def parse(self, body: bytes) -> Parsed:
-        """Checks a body: one JSON object, an array of them, or NDJSON.
+    @property
+    def schemas(self) -> Mapping[str, Schema]:
+        """The schema of every stream, by name."""
+        return {stream: kind.schema for stream, kind in self.event_types.items()}
+
+    def parse(self, body: bytes, content_type_hint: str | None = None) -> Parsed:
+        """Checks a body of one JSON object, an array, or NDJSON (by its content type, or by its looks).
 
         Raises:
-            TooLargeError: more than 4 MiB or 10,000 events.
-            RequestError: not JSON at all.
+            TooLargeError: the body has too many bytes or events.
+            BodyError: it is not JSON, so that no single event can be rejected.
         """
-        if len(body) > MAX_BODY:
+        if len(body) > self.max_body:
             raise TooLargeError(
-                f"a body is at most {MAX_BODY >> 20} MiB", got=f"{len(body):,} bytes", remedy="send smaller batches"
+                f"a body has at most {self.max_body:,} bytes", got=f"{len(body):,}", remedy="send several smaller ones"
             )
-        text = body.strip()
-        if text.startswith(b"[") and self._decoder is not None and self._only:
-            try:
-                events = self._decoder.decode(text)
-                self._count(len(events))
-                return Parsed([self._accepted(self._only, event) for event in events])
-            except (msgspec.MsgspecError, EventError):
-                pass
-        return self._one_by_one(self._split(text))
+        body = body.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
+        lines = _is_lines(body, content_type_hint or "")
+        try:
+            events = self._decode(body, lines)
+        except _BROKEN:
+            return self._one_by_one(_split_lines(body) if lines else _split(body))
+        self._check_count(len(events))
+        return self._accept_all(events, body, lines)
 
     def check(self, event: Mapping[str, Any] | Event) -> Accepted:
-        """Checks one event given as a mapping or an instance.
+        """Checks one event in process.
 
         Raises:
-            EventError: names the field, the rule, what came and the remedy.
+            EventError: it breaks its schema or a rule.
         """
         if isinstance(event, Event):
-            return self._accepted(schema_of(type(event)).stream, event)
-        stream, rest = self._stream(event)
+            event = self._as_mapping(event)
         try:
-            return self._accepted(stream, msgspec.convert(rest, self._types[stream], strict=True))
-        except msgspec.ValidationError as error:
-            raise _from_msgspec(error, self.schemas[stream], event) from None
+            wire = self._wire.convert(event)
+        except (msgspec.ValidationError, TypeError) as error:
+            self._explainer.explain(event)
+            raise refused(error) from None
+        if self._wire.unfit(wire):
+            self._explainer.explain(event)
+        return self._wire.accept(wire, *self._now(), os.urandom(16).hex())
 
-    def _count(self, events: int) -> None:
-        if events > MAX_EVENTS:
-            raise TooLargeError(
-                f"a body holds at most {MAX_EVENTS:,} events", got=f"{events:,}", remedy="send smaller batches"
-            )
-
-    def _split(self, text: bytes) -> list[bytes]:
-        """The raw text of each event."""
-        try:
-            if text.startswith(b"["):
-                parts = [bytes(raw) for raw in msgspec.json.decode(text, type=list[msgspec.Raw])]
-            elif text.startswith(b"{") and b"\n" not in text:
-                parts = [text]
-            elif text.startswith(b"{"):
-                parts = [text] if _is_json(text) else [line for line in text.splitlines() if line.strip()]
-            else:
-                raise msgspec.DecodeError(f"it begins with {text[:20].decode('utf-8', 'replace')!r}")
-        except msgspec.DecodeError as error:
-            raise RequestError(
-                "a body of events is a JSON object, an array of objects, or one object a line",
-                got=str(error) if text else "an empty body",
-                remedy='send {"stream": …, "user": …}',
-            ) from None
-        self._count(len(parts))
-        return parts
-
-    def _one_by_one(self, parts: Sequence[bytes]) -> Parsed:
-        accepted, rejected = [], []
-        for index, raw in enumerate(parts):
-            try:
-                accepted.append(self.check(_decode(raw)))
-            except PenstockError as error:
-                rejected.append(Rejected(index, error.field, error.rule, error.got, error.remedy, raw))
-        return Parsed(accepted, rejected)
-
-    def _stream(self, event: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        rest = dict(event)
-        stream = rest.pop("stream", self._only)
-        if stream not in self._types:
+    def _as_mapping(self, event: Event) -> Mapping[str, Any]:
+        kind = next((kind for kind in self.event_types.values() if kind.cls is type(event)), None)
+        if kind is None:
             raise EventError(
-                "an event names its stream" if stream is None else "a stream is one of the app's",
-                got="none" if stream is None else repr(stream),
-                remedy="use one of " + ", ".join(self._types),
+                "the event's class is one of the app's",
+                got=type(event).__name__,
+                remedy="use one of " + ", ".join(kind.cls.__name__ for kind in self.event_types.values()),
                 field="stream",
             )
-        return stream, rest
+        return {"stream": kind.stream, **msgspec.structs.asdict(event)}
 
-    def _accepted(self, stream: str, event: Event) -> Accepted:
-        values: list[Any] = []
-        for column in self.schemas[stream].fields:
-            value = getattr(event, column.name)
-            if value is not None:
-                if column.kind == "text":
-                    value = _text(value, column.name, column.optional)
-                elif column.kind == "money":
-                    value = _cents(value, column.name)
-                elif column.kind == "int" or column.kind == "bool":
-                    value = _integer(int(value), column.name)
-                elif not math.isfinite(value):
-                    raise EventError(
-                        "a number is finite",
-                        got=str(value),
-                        remedy="leave the field out where unknown",
-                        field=column.name,
-                    )
-            values.append(value)
-        given = event.id
-        if given is not None:
-            given = _text(given, "id", optional=False)
-        return Accepted(stream, given or secrets.token_hex(12), self._time(event.time), tuple(values))
-
-    def _time(self, given: str | float | int | None) -> Micros:
+    def _now(self) -> tuple[Micros, Micros]:
         now = self._clock.now()
-        if given is None:
-            return now
-        if isinstance(given, str):
-            micros = _rfc3339(given)
-        elif math.isfinite(given) and abs(given) < 1e12:
-            micros = given * 1_000_000 if isinstance(given, int) else round(given * 1e6)
-        else:
-            raise EventError(
-                "a time is RFC 3339 text or unix seconds",
-                got=str(given),
-                remedy="divide milliseconds by 1,000",
-                field="time",
+        return now, MAX_TIME - 1 if self._future is None else now + self._future
+
+    def _check_count(self, count: int) -> None:
+        if count > self.max_events:
+            raise TooLargeError(
+                f"a body has at most {self.max_events:,} events", got=f"{count:,}", remedy="send several smaller bodies"
             )
-        if micros < 0:
-            raise EventError(
-                "a time lies after 1970", got=str(given), remedy="check the unit and the clock", field="time"
-            )
-        if self._future is not None and micros > now + self._future:
-            raise EventError(
-                f"a time is at most {self._future // 1_000_000:,} s ahead of the server's clock",
-                got=f"{given}, {(micros - now) / 1e6:,.0f} s ahead",
-                remedy="check the sender's clock and unit (seconds, not milliseconds)",
-                field="time",
-            )
-        return micros
+
+    def _decode(self, body: bytes, lines: bool) -> list[Any]:
+        if lines:
+            return self._wire.one.decode_lines(body)
+        return self._wire.many.decode(body) if body[:1] == b"[" else [self._wire.one.decode(body)]
+
+    def _accept_all(self, events: Sequence[Any], body: bytes, lines: bool) -> Parsed:
+        # A NUL reaches a text only through this escape, so the fast path need not look at every text.
+        if b"\\u0000" in body and any(map(self._wire.unfit, events)):
+            return self._one_by_one(_split_lines(body) if lines else _split(body))
+        now, latest = self._now()
+        stem = os.urandom(12).hex()
+        accepted, wrong = [], {}
+        for index, wire in enumerate(events):
+            try:
+                accepted.append(self._wire.accept(wire, now, latest, f"{stem}{index:08x}"))
+            except EventError as error:
+                wrong[index] = error
+        if not wrong:
+            return Parsed(accepted)
+        parts = _split_lines(body) if lines else _split(body)
+        return Parsed(accepted, [Rejection.of(i, error, _text(parts[i])) for i, error in wrong.items()])
+
+    def _one_by_one(self, parts: Sequence[bytes]) -> Parsed:
+        self._check_count(len(parts))
+        now, latest = self._now()
+        stem = os.urandom(12).hex()
+        parsed = Parsed()
+        for index, raw in enumerate(parts):
+            try:
+                parsed.accepted.append(self._wire.accept(self._checked(raw), now, latest, f"{stem}{index:08x}"))
+            except EventError as error:
+                parsed.rejected.append(Rejection.of(index, error, _text(raw)))
+        return parsed
+
+    def _checked(self, raw: bytes) -> Any:
+        try:
+            wire = self._wire.one.decode(raw)
+        except _BROKEN as error:
+            self._explainer.explain(_lenient(raw))
+            raise refused(error) from None
+        if self._wire.unfit(wire):
+            self._explainer.explain(_lenient(raw))
+        return wire
 
 
-def _decode(raw: bytes) -> dict[str, Any]:
-    try:
-        event = msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
-        text = str(error)
-        if re.search(rb"\b(NaN|Infinity)\b", raw):
-            raise EventError("a number is finite", got="NaN or Infinity", remedy="leave the field out") from None
-        raise EventError("an event is a JSON object", got=text, remedy="check quotes, commas and encoding") from None
-    if not isinstance(event, dict):
-        raise EventError("an event is a JSON object", got=type(event).__name__, remedy='send {"user": …}')
-    return event
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        msgspec.json.decode(text, type=msgspec.Raw)
-    except msgspec.DecodeError:
+def _is_lines(body: bytes, hint: str) -> bool:
+    if "ndjson" in hint or "jsonl" in hint:
+        return True
+    if body[:1] == b"[" or b"\n" not in body:
         return False
-    return True
-
-
-def _text(value: str, name: str, optional: bool) -> str:
-    if len(value) > MAX_TEXT or "\0" in value or not (value or optional):
-        raise EventError(
-            f"a text has 1 to {MAX_TEXT} characters and no NUL",
-            got=f"{len(value)} characters" + (" with a NUL" if "\0" in value else ""),
-            remedy="shorten it, or leave an optional field out",
-            field=name,
-        )
-    return value
-
-
-def _cents(value: Decimal, name: str) -> int:
-    cents = value.scaleb(2) if value.is_finite() else value
-    if not value.is_finite() or cents != cents.to_integral_value():
-        raise EventError(
-            "an amount of money is finite and has at most two decimals", got=str(value), remedy="round it", field=name
-        )
-    return _integer(int(cents), name)
-
-
-def _integer(value: int, name: str) -> int:
-    if not -_INT64 < value < _INT64:
-        raise EventError("an integer fits 64 bits", got=str(value), remedy="send it as text, or scale it", field=name)
-    return value
-
-
-def _rfc3339(text: str) -> Micros:
     try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        when = None
-    if when is None or when.tzinfo is None:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except _BROKEN:
+        return True
+    return False
+
+
+def _split_lines(body: bytes) -> list[bytes]:
+    return [line.strip(b" \t\r") for line in body.split(b"\n") if line.strip(b" \t\r")]
+
+
+def _split(body: bytes) -> list[bytes]:
+    """The elements of an array as they came, or the one object; also where they hold NaN or broken text."""
+    text = body.decode("utf-8", "surrogateescape")
+    parts: list[bytes] = []
+    at = 0 if text[:1] != "[" else _skip(text, 1)
+    try:
+        while text[at : at + 1] != "]":
+            _, end = _PYTHON.raw_decode(text, at)
+            parts.append(text[at:end].encode("utf-8", "surrogateescape"))
+            at = _skip(text, end)
+            if text[at : at + 1] != ",":
+                break
+            at = _skip(text, at + 1)
+        if text[at:] != ("]" if text[:1] == "[" else ""):
+            raise json.JSONDecodeError("something else follows", text, at)
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ": too deeply nested"
+        raise BodyError(
+            "a body is one JSON object, an array of them, or one a line",
+            got=f"broken JSON{where}" if body else "nothing",
+            remedy="check the quotes and commas; one a line rejects only the broken lines",
+        ) from None
+    return parts
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _lenient(raw: bytes) -> Any:
+    """An event that msgspec refuses, with NaN and broken text let through so that they can be named."""
+    try:
+        return json.loads(raw.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError) as error:
         raise EventError(
-            "a time as text is RFC 3339 with a zone", got=repr(text), remedy="write 2026-05-04T09:30:00Z", field="time"
-        )
-    whole = when.replace(microsecond=0)
-    return int(whole.timestamp()) * 1_000_000 + when.microsecond
+            "an event is valid JSON",
+            got=f"{_text(raw)[:60]!r} ({error})",
+            remedy="check the quotes and commas, one whole object a line",
+        ) from None
 
 
-def _from_msgspec(error: msgspec.ValidationError, schema: Schema, event: Mapping[str, Any]) -> EventError:
-    text = str(error)
-    path = re.search(r" - at `\$\.?([^`\[]*)", text)
-    missing = re.search(r"missing required field `(\w+)`", text)
-    unknown = re.search(r"unknown field `([^`]+)`", text)
-    names = ", ".join(f.name for f in schema.fields)
-    if missing:
-        return EventError(
-            f"an event of {schema.stream} has the field {missing[1]}", got="none", remedy=f"send {missing[1]}",
-            field=missing[1],
-        )  # fmt: skip
-    if unknown:
-        return EventError(
-            f"an event of {schema.stream} has no field {unknown[1]}", got=repr(event.get(unknown[1]))[:100],
-            remedy=f"its fields are {names}, time and id", field=unknown[1],
-        )  # fmt: skip
-    name = path[1] if path else ""
-    rule = text.split(" - at ")[0][:1].lower() + text.split(" - at ")[0][1:]
-    return EventError(rule, got=repr(event.get(name))[:100], remedy=f"mend {name or 'the event'}", field=name)
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")

@@ -3,354 +3,335 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from penstock.errors import DefinitionError, UnavailableError
+from penstock.clock import Clock, SystemClock
+from penstock.errors import DefinitionError, NotFoundError, UnavailableError
+from penstock.events.archive import Archive, segments, sync_folder
+from penstock.events.layout import Layout, Layouts, joined
+from penstock.events.rejection import DeadLetter, Rejection
 from penstock.events.strings import SqliteStrings
-from penstock.types import MISSING_INT, Accepted, Appended, Array, Field, Micros, Rows, Schema
+from penstock.events.tables import connect, create, guarded, lookup, snapshot, transaction
+from penstock.types import Accepted, Appended, Array, Code, Micros, Progress, Rows, Schema
 
 DEDUPE_LAST = 10_000_000
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS schemas (stream INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, fields TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS events (
-  offset INTEGER PRIMARY KEY, stream INTEGER NOT NULL, time INTEGER NOT NULL, raw_time INTEGER NOT NULL,
-  arrived INTEGER NOT NULL, tie BLOB NOT NULL, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS ids (hash BLOB PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS strings (code INTEGER PRIMARY KEY, text TEXT UNIQUE NOT NULL);
-CREATE TABLE IF NOT EXISTS segments (first INTEGER PRIMARY KEY, end INTEGER NOT NULL, file TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS rejects (
-  n INTEGER PRIMARY KEY, at INTEGER NOT NULL, source TEXT NOT NULL, idx INTEGER NOT NULL, field TEXT NOT NULL,
-  rule TEXT NOT NULL, got TEXT NOT NULL, remedy TEXT NOT NULL, raw BLOB NOT NULL);
-"""
-_MISSING: Mapping[str, Any] = {
-    "text": 0,
-    "int": MISSING_INT,
-    "money": MISSING_INT,
-    "float": np.nan,
-    "bool": MISSING_INT,
-}
-_HASH = 12
-_MOST_REJECTS = 100_000
+SEGMENT = 1 << 18
+MOST_REJECTS = 100_000
+_MOST_RAW = 4096
 
 
 class SqliteLog:
     """The log of one home folder, in one SQLite file (WAL, ``synchronous=FULL``).
 
-    An append returns once its transaction is on disk. A full disk or a failing one raises
-    `UnavailableError`, with nothing half done. One thread appends; any thread reads.
+    An append has been fsynced when it returns. A full or failing disk raises `UnavailableError`: nothing of
+    the batch is kept, and the log goes on. One thread appends at a time; any thread reads, and so does any
+    process that opens the log with ``read_only``.
 
     Args:
         path: the database file; archived segments lie in a folder beside it.
-        schemas: the streams of the app. A stream may gain optional fields at its end, nothing else changes.
-        dedupe_last: a repeated id is noticed among so many newest events, across restarts too.
+        schemas: the streams of the app. A stream may gain optional fields at its end; nothing else changes.
+        dedupe_last: a repeated id is noticed among this many newest events, across restarts too.
+        segment: events in an archived file.
+        clock: dates the dead letters.
+        read_only: for a process that never appends; `refresh` shows it what others have.
+
+    Raises:
+        DefinitionError: a stream has changed otherwise.
+        UnavailableError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path | str, schemas: Sequence[Schema] = (), *, dedupe_last: int = DEDUPE_LAST) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        schemas: Sequence[Schema] = (),
+        *,
+        dedupe_last: int = DEDUPE_LAST,
+        segment: int = SEGMENT,
+        clock: Clock | None = None,
+        read_only: bool = False,
+    ) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._dedupe_last = dedupe_last
+        self._segment = segment
+        self._clock = clock or SystemClock()
+        self._lock = threading.RLock()
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        with self._guard("opened"):
-            self._db.executescript(_SCHEMA)
-            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('log', ?)", (uuid.uuid4().hex,))
-        self.id: str = self._meta("log") or ""
-        self.strings = SqliteStrings(lambda: self._db)
-        self._streams: dict[str, int] = {}
-        self._schemas: dict[int, Schema] = {}
-        for schema in schemas:
-            self._declare(schema)
-        for number, name, fields in self._db.execute("SELECT stream, name, fields FROM schemas"):
-            self._streams[name] = number
-            self._schemas.setdefault(number, Schema(name, tuple(Field(*f) for f in json.loads(fields))))
-        held = self._db.execute("SELECT max(offset) FROM events").fetchone()[0]
-        archived = self._db.execute("SELECT max(end) FROM segments").fetchone()[0]
-        self.end: int = max(-1 if held is None else held, (archived or 0) - 1) + 1
-        self.newest: Micros = int(self._meta("newest") or 0)
+        self._readers: list[sqlite3.Connection] = []
+        self._writer: sqlite3.Connection | None = None
+        self._archive = Archive(self.path.with_name(f"{self.path.stem}-archive"))
+        self._layouts = Layouts()
+        self._strings = SqliteStrings(self._reader)
+        self._end, self._newest = 0, 0
+        try:
+            with guarded(self.path, "opened"):
+                self._open(schemas, read_only)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, schemas: Sequence[Schema], read_only: bool) -> None:
+        if read_only:
+            if not self.path.exists():
+                raise NotFoundError("the log exists", got=str(self.path), remedy="ingest some events first")
+            self._layouts.load(self._reader())
+        else:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            db = self._writer = connect(self.path, write=True)
+            create(db)
+            with transaction(db):
+                db.execute("INSERT OR IGNORE INTO meta VALUES ('log', ?)", (uuid.uuid4().hex,))
+                self._layouts.load(db)
+                for schema in schemas:
+                    self._layouts.declare(db, schema)
+            sync_folder(self.path.parent)
+        self._id = str(self._reader().execute("SELECT value FROM meta WHERE name = 'log'").fetchone()[0])
+        self.refresh()
 
     @property
-    def schemas(self) -> dict[str, Schema]:
+    def id(self) -> str:
+        """Names this log: codes and offsets mean something only beside it."""
+        return self._id
+
+    @property
+    def strings(self) -> SqliteStrings:
+        """The dictionary of interned strings."""
+        return self._strings
+
+    @property
+    def schemas(self) -> Mapping[str, Schema]:
         """Every stream that the log holds, by name."""
-        return {schema.stream: schema for schema in self._schemas.values()}
+        return {stream: layout.schema for stream, layout in self._layouts.present.items()}
+
+    @property
+    def end(self) -> int:
+        """The offset that the next event will get."""
+        return self._end
+
+    @property
+    def newest(self) -> Micros:
+        """The newest effective time in the log, 0 while empty."""
+        return self._newest
+
+    # Writing
 
     def append(
         self,
         events: Sequence[Accepted],
         arrived: Micros | Sequence[Micros],
         *,
-        note: tuple[str, str] | None = None,
+        notes: Mapping[str, str] | None = None,
+        rejected: Sequence[Rejection] = (),
+        source: str = "",
     ) -> Appended:
         """Appends what is new, in order, in one transaction that is on disk when this returns.
 
         Args:
             events: checked events.
             arrived: when they arrived, for all or for each.
-            note: a (name, value) kept in the same transaction, such as how far a file has been read.
+            notes: texts by name, kept in the same transaction (how far a file has been read).
+            rejected: dead letters of the same transaction, which came from `source`.
         """
         times = [arrived] * len(events) if isinstance(arrived, int) else list(arrived)
-        hashes = [hashlib.blake2b(event.id.encode(), digest_size=_HASH).digest() for event in events]
-        first = self.end
-        with self._guard("appended to"), self._transaction() as db:
-            new = self._new(db, hashes)
-            kept = [i for i, fresh in enumerate(new) if fresh]
-            bodies = self._bodies([events[i] for i in kept])
-            rows, newest = [], self.newest
-            for offset, (i, body) in enumerate(zip(kept, bodies, strict=True), first):
-                event, at = events[i], times[i]
-                time = min(event.time, at)
-                newest = max(newest, time)
-                stream = self._streams[event.stream]
-                rows.append((offset, stream, time, event.time, at, hashes[i][:8], body))
-            self.strings.write_new(db)
-            db.executemany("INSERT INTO events VALUES (?,?,?,?,?,?,?)", rows)
-            db.executemany(
-                "INSERT OR REPLACE INTO ids VALUES (?,?)", [(hashes[i], first + n) for n, i in enumerate(kept)]
-            )
-            end = first + len(kept)
-            db.execute("INSERT OR REPLACE INTO meta VALUES ('newest', ?)", (str(newest),))
-            if note is not None:
-                db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", note)
-            if end // 10_000 > first // 10_000:
-                db.execute("DELETE FROM ids WHERE offset < ?", (end - self._dedupe_last,))
-        self.end, self.newest = end, newest
+        hashes = [hashlib.blake2b(f"{event.stream}\0{event.id}".encode(), digest_size=16).digest() for event in events]
+        with self._lock, guarded(self.path, "appended to"):
+            db = self._writing()
+            with transaction(db):
+                first, newest = self._state(db)
+                new = self._claim(db, hashes, first)
+                kept = [i for i, fresh in enumerate(new) if fresh]
+                codes, reached = self._insert(db, first, events, times, hashes, kept)
+                end, newest = first + len(kept), max(newest, reached)
+                self._note(db, {"end": end, "newest": newest, **(notes or {})})
+                self._bury(db, rejected, source)
+            self._strings.keep(codes)
+            self._end, self._newest = end, newest
         return Appended(new, first, end)
 
-    def read(self, start: int, stop: int) -> dict[str, Rows]:
-        """The events with start ≤ offset < stop, by stream."""
-        parts = [self._archived(path, start, stop) for path in self._segments(start, stop)]
-        query = "SELECT offset, stream, time, raw_time, arrived, tie, body FROM events WHERE offset >= ? AND offset < ?"
-        live = self._db.execute(query + " ORDER BY offset", (start, stop)).fetchall()
-        by_stream: dict[int, list[tuple[Any, ...]]] = {}
-        for row in live:
-            by_stream.setdefault(row[1], []).append(row)
-        parts.append({number: self._rows(number, rows) for number, rows in by_stream.items()})
-        out: dict[str, Rows] = {}
-        for number, schema in self._schemas.items():
-            mine = [part[number] for part in parts if number in part]
-            if mine:
-                out[schema.stream] = mine[0] if len(mine) == 1 else _joined(mine)
-        return out
+    def reject(self, rejections: Sequence[Rejection], source: str) -> None:
+        """Keeps what was refused as dead letters; the newest 100,000 of them, raw text up to 4 KB."""
+        with self._lock, guarded(self.path, "written to"):
+            db = self._writing()
+            with transaction(db):
+                self._bury(db, rejections, source)
 
-    def note(self, name: str) -> str | None:
-        """What `append` kept under `name`."""
-        return self._meta(name)
+    def archive(self, before_offset: int, progress: Progress | None = None) -> int:
+        """Moves whole segments below an offset into Parquet files, still read as one log.
 
-    def archive(self, before: int) -> int:
-        """Moves the events below an offset to a Parquet segment, still read as one log; returns how many."""
-        row = self._db.execute("SELECT min(offset) FROM events").fetchone()
-        first = row[0]
-        before = min(before, self.end)
-        if first is None or first >= before:
-            return 0
-        query = "SELECT offset, stream, time, raw_time, arrived, tie, body FROM events WHERE offset < ? ORDER BY offset"
-        names = ("offset", "stream", "time", "raw_time", "arrived", "tie", "body")
-        columns = list(zip(*self._db.execute(query, (before,)), strict=True))
-        folder = self.path.with_suffix(".segments")
-        folder.mkdir(exist_ok=True)
-        file = folder / f"{first:015d}.parquet"
-        part = file.with_suffix(".part")
-        with self._guard("archived"):
-            types_ = {"tie": pl.Binary, "body": pl.Binary}
-            frame = pl.DataFrame(
-                {n: pl.Series(n, list(c), types_.get(n, pl.Int64)) for n, c in zip(names, columns, strict=True)}
-            )
-            frame.write_parquet(part)
-            with part.open("rb") as handle:
-                os.fsync(handle.fileno())
-            part.rename(file)
-            directory = os.open(folder, os.O_RDONLY)
-            os.fsync(directory)
-            os.close(directory)
-            with self._transaction() as db:
-                db.execute("INSERT OR REPLACE INTO segments VALUES (?,?,?)", (first, before, file.name))
-                db.execute("DELETE FROM events WHERE offset < ?", (before,))
-        return len(frame)
+        The space is used again by new events; the file itself does not shrink. Returns how many events moved.
+        """
+        moved = 0
+        with self._lock, guarded(self.path, "archived"):
+            db = self._writing()
+            start = db.execute("SELECT coalesce(max(stop), 0) FROM segments").fetchone()[0]
+            stop = start + (min(before_offset, self._end) - start) // self._segment * self._segment
+            for first in range(start, stop, self._segment):
+                rows = self._live(db, first, first + self._segment)
+                try:
+                    segment = self._archive.write(first, rows)
+                except pl.exceptions.PolarsError as error:
+                    raise OSError(str(error)) from error
+                with transaction(db):
+                    db.execute("INSERT INTO segments VALUES (?, ?, ?)", (segment.first, segment.stop, segment.file))
+                    db.execute("DELETE FROM events WHERE offset >= ? AND offset < ?", (segment.first, segment.stop))
+                moved += len(rows)
+                if progress is not None:
+                    progress(moved, stop - start)
+        return moved
 
-    def reject(self, rejections: Sequence[Rejected], source: str, at: Micros = 0) -> None:
-        """Keeps what was refused as dead letters; the newest 100,000 of them."""
-        rows = [(at, source, r.index, r.field, r.rule, r.got, r.remedy, r.raw[:4096]) for r in rejections]
-        with self._guard("written"), self._transaction() as db:
-            columns = "(at, source, idx, field, rule, got, remedy, raw)"
-            db.executemany(f"INSERT INTO rejects {columns} VALUES (?,?,?,?,?,?,?,?)", rows)
-            db.execute("DELETE FROM rejects WHERE n <= (SELECT max(n) FROM rejects) - ?", (_MOST_REJECTS,))
-
-    def rejects(self, most: int = 100) -> list[dict[str, Any]]:
-        """The newest dead letters, newest first."""
-        names = ("n", "at", "source", "index", "field", "rule", "got", "remedy", "raw")
-        query = "SELECT n, at, source, idx, field, rule, got, remedy, raw FROM rejects ORDER BY n DESC LIMIT ?"
-        rows = self._db.execute(query, (most,))
-        return [dict(zip(names, (*row[:-1], row[-1].decode("utf-8", "replace")), strict=True)) for row in rows]
-
-    def close(self) -> None:
-        for db in self._connections:
-            db.close()
-
-    # Connections
-
-    @property
-    def _db(self) -> sqlite3.Connection:
-        if not hasattr(self._local, "db"):
-            db = sqlite3.connect(self.path, isolation_level=None, timeout=30, check_same_thread=False)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            self._local.db = db
-            self._connections.append(db)
-        found: sqlite3.Connection = self._local.db
-        return found
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield db
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            self.strings.forget_new()
-            raise
-        self.strings.keep_new()
-
-    @contextmanager
-    def _guard(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
+    def _writing(self) -> sqlite3.Connection:
+        if self._writer is None:
             raise UnavailableError(
-                f"the log can be {what}",
-                got=f"{self.path}: {error}",
-                remedy="free some disk or mend its permissions, then send again; nothing acknowledged is lost",
-            ) from error
-
-    def _meta(self, name: str) -> str | None:
-        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return row[0] if row else None
-
-    # Writing
-
-    def _declare(self, schema: Schema) -> None:
-        fields = [[f.name, f.kind, f.optional] for f in schema.fields]
-        with self._guard("opened"), self._transaction() as db:
-            row = db.execute("SELECT stream, fields FROM schemas WHERE name = ?", (schema.stream,)).fetchone()
-            if row is None:
-                db.execute("INSERT INTO schemas (name, fields) VALUES (?, ?)", (schema.stream, json.dumps(fields)))
-                row = db.execute("SELECT stream, fields FROM schemas WHERE name = ?", (schema.stream,)).fetchone()
-            held = json.loads(row[1])
-            grown = fields[: len(held)] == held and all(optional for _, _, optional in fields[len(held) :])
-            if not grown:
-                changed = next((a[0] for a, b in zip(held, fields, strict=False) if a != b), None)
-                raise DefinitionError(
-                    f"stream {schema.stream} may gain optional fields at its end, and keeps those it has",
-                    got=f"a change at {changed!r}" if changed else "a missing or a new required field",
-                    remedy="undo it, or name the changed event type anew",
-                )
-            db.execute("UPDATE schemas SET fields = ? WHERE stream = ?", (json.dumps(fields), row[0]))
-        self._schemas[row[0]] = schema
-
-    def _new(self, db: sqlite3.Connection, hashes: Sequence[bytes]) -> list[bool]:
-        """Which ids have not been seen within the horizon, nor earlier in this batch."""
-        horizon = self.end - self._dedupe_last
-        known: set[bytes] = set()
-        for at in range(0, len(hashes), 500):
-            part = hashes[at : at + 500]
-            marks = ",".join("?" * len(part))
-            known.update(
-                row[0]
-                for row in db.execute(f"SELECT hash FROM ids WHERE hash IN ({marks}) AND offset >= ?", (*part, horizon))
+                "the log is open for writing",
+                got=f"{self.path}, read only or closed",
+                remedy="open it without read_only",
             )
+        return self._writer
+
+    def _state(self, db: sqlite3.Connection) -> tuple[int, Micros]:
+        held = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('end', 'newest')"))
+        return held.get("end", 0), held.get("newest", 0)
+
+    def _claim(self, db: sqlite3.Connection, hashes: Sequence[bytes], first: int) -> list[bool]:
+        """Enters the ids that are new from offset `first` on, and says which those are."""
+        db.execute("DELETE FROM ids WHERE offset < ?", (first - self._dedupe_last,))
+        before = db.total_changes
+        insert = "INSERT OR IGNORE INTO ids VALUES (?, ?)"
+        db.executemany(insert, zip(hashes, range(first, first + len(hashes)), strict=True))
+        if db.total_changes - before == len(hashes):
+            return [True] * len(hashes)
+        # Some are known: their places must not leave gaps in the offsets, so all is entered anew.
+        db.execute("DELETE FROM ids WHERE offset >= ?", (first,))
+        seen = {row[0] for row in lookup(db, "SELECT hash FROM ids WHERE hash IN (?)", hashes)}
         new = []
         for key in hashes:
-            new.append(key not in known)
-            known.add(key)
+            new.append(key not in seen)
+            seen.add(key)
+        fresh = [key for key, is_new in zip(hashes, new, strict=True) if is_new]
+        db.executemany(insert, zip(fresh, range(first, first + len(fresh)), strict=True))
         return new
 
-    def _bodies(self, events: Sequence[Accepted]) -> list[bytes]:
+    def _insert(
+        self,
+        db: sqlite3.Connection,
+        first: int,
+        events: Sequence[Accepted],
+        arrived: Sequence[Micros],
+        hashes: Sequence[bytes],
+        kept: Sequence[int],
+    ) -> tuple[dict[str | None, Code], Micros]:
+        """Writes the events at places `kept`; gives the codes of their strings and their newest time."""
         by_stream: dict[str, list[int]] = {}
-        for i, event in enumerate(events):
-            by_stream.setdefault(event.stream, []).append(i)
-        bodies: list[bytes] = [b""] * len(events)
-        for stream, at in by_stream.items():
-            schema = self._schemas[self._streams[stream]]
-            table = np.empty(len(at), schema.dtype)
-            for place, field in enumerate(schema.fields):
-                column = [events[i].values[place] for i in at]
-                if field.kind == "text":
-                    table[field.name] = self.strings.intern(column)
-                else:
-                    missing = _MISSING[field.kind]
-                    table[field.name] = [missing if value is None else value for value in column]
-            data, size = table.tobytes(), schema.dtype.itemsize
-            for n, i in enumerate(at):
-                bodies[i] = data[n * size : (n + 1) * size]
-        return bodies
+        for at, i in enumerate(kept):
+            by_stream.setdefault(events[i].stream, []).append(at)
+        codes: dict[str | None, Code] = {}
+        rows: list[Any] = [None] * len(kept)
+        newest = 0
+        for stream, places in by_stream.items():
+            layout = self._layout(stream)
+            chosen = [kept[at] for at in places]
+            columns = list(zip(*(events[i].values for i in chosen), strict=True))
+            texts = [column for f, column in zip(layout.schema.fields, columns, strict=True) if f.kind == "text"]
+            codes.update(self._strings.intern(db, chain.from_iterable(texts)))
+            times, at_ = [events[i].time for i in chosen], [arrived[i] for i in chosen]
+            newest = max(newest, max(map(min, times, at_)))
+            bodies = layout.pack(columns, times, at_, _ties([hashes[i] for i in chosen]), codes)
+            for at, body in zip(places, bodies, strict=True):
+                rows[at] = (first + at, layout.number, body)
+        db.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
+        return codes, newest
+
+    def _layout(self, stream: str) -> Layout:
+        held = self._layouts.present.get(stream)
+        if held is None:
+            known = ", ".join(self._layouts.present) or "none"
+            raise DefinitionError("a stream is declared when the log opens", got=stream, remedy=f"known: {known}")
+        return held
+
+    def _note(self, db: sqlite3.Connection, notes: Mapping[str, Any]) -> None:
+        db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", notes.items())
+
+    def _bury(self, db: sqlite3.Connection, rejections: Sequence[Rejection], source: str) -> None:
+        if not rejections:
+            return
+        now = self._clock.now()
+        rows = [
+            (now, source, *map(_storable, (r.index, r.field, r.rule, r.got, r.remedy, r.raw[:_MOST_RAW])))
+            for r in rejections[-MOST_REJECTS:]
+        ]
+        columns = "(time, source, idx, field, rule, got, remedy, raw)"
+        db.executemany(f"INSERT INTO rejects {columns} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        db.execute("DELETE FROM rejects WHERE number <= (SELECT max(number) FROM rejects) - ?", (MOST_REJECTS,))
 
     # Reading
 
-    def _rows(self, number: int, rows: Sequence[Sequence[Any]]) -> Rows:
-        offset, _, time, raw_time, arrived, tie, body = zip(*rows, strict=True)
-        return Rows(
-            self._schemas[number].stream,
-            np.array(offset, np.int64),
-            np.array(time, np.int64),
-            np.array(raw_time, np.int64),
-            np.array(arrived, np.int64),
-            np.frombuffer(b"".join(tie), "<u8"),
-            self._table(number, body),
-        )
+    def read(self, start: int, stop: int) -> dict[str, Rows]:
+        """The events with start ≤ offset < stop, by stream."""
+        with guarded(self.path, "read"):
+            db = self._reader()
+            with snapshot(db):
+                old = segments(db, start, stop)
+                first = max(start, 0, old[-1].stop if old else 0)
+                live = self._live(db, first, stop)
+            parts = [self._archive.read(segment, start, stop) for segment in old]
+            if live:
+                parts.append((first, [row[0] for row in live], [row[1] for row in live]))
+            by_stream: dict[str, list[Rows]] = {}
+            for part in parts:
+                for rows in self._layouts.rows(db, *part):
+                    by_stream.setdefault(rows.stream, []).append(rows)
+        return {stream: joined(rows) for stream, rows in by_stream.items()}
 
-    def _table(self, number: int, bodies: Sequence[bytes]) -> Array:
-        schema = self._schemas[number]
-        size = schema.dtype.itemsize
-        if len(set(map(len, bodies))) <= 1 and len(bodies[0]) == size:
-            return np.frombuffer(b"".join(bodies), schema.dtype)
-        # Records from before the stream gained fields are filled up with missing values.
-        blank = np.array([tuple(_MISSING[f.kind] for f in schema.fields)], schema.dtype).tobytes()
-        return np.frombuffer(b"".join([body + blank[len(body) :] for body in bodies]), schema.dtype)
+    def note(self, name: str) -> str | None:
+        """What `append` kept under `name`."""
+        with guarded(self.path, "read"):
+            row = self._reader().execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else None
 
-    def _segments(self, start: int, stop: int) -> list[Path]:
-        query = "SELECT file FROM segments WHERE end > ? AND first < ? ORDER BY first"
-        folder = self.path.with_suffix(".segments")
-        return [folder / row[0] for row in self._db.execute(query, (start, stop))]
+    def rejects(self, limit: int = 100) -> list[DeadLetter]:
+        """The newest dead letters, newest first."""
+        query = "SELECT time, source, idx, field, rule, got, remedy, raw FROM rejects ORDER BY number DESC LIMIT ?"
+        with guarded(self.path, "read"):
+            rows = self._reader().execute(query, (limit,)).fetchall()
+        return [DeadLetter(time, source, Rejection(*rest)) for time, source, *rest in rows]
 
-    def _archived(self, path: Path, start: int, stop: int) -> dict[int, Rows]:
-        frame = pl.read_parquet(path).filter((pl.col("offset") >= start) & (pl.col("offset") < stop))
-        return {
-            int(number): self._rows(int(number), part.rows())
-            for (number,), part in frame.partition_by("stream", as_dict=True).items()
-        }
+    def refresh(self) -> int:
+        """Looks where the log ends now, as another process may have appended; gives that offset."""
+        with self._lock, guarded(self.path, "read"):
+            self._end, self._newest = self._state(self._reader())
+        return self._end
+
+    def close(self) -> None:
+        """Closes every connection; what was appended is on disk already."""
+        with self._lock:
+            for db in [*self._readers, *([self._writer] if self._writer else [])]:
+                db.close()
+            self._readers, self._writer, self._local = [], None, threading.local()
+
+    def _live(self, db: sqlite3.Connection, first: int, stop: int) -> list[tuple[int, bytes]]:
+        query = "SELECT layout, body FROM events WHERE offset >= ? AND offset < ? ORDER BY offset"
+        return db.execute(query, (first, stop)).fetchall()
+
+    def _reader(self) -> sqlite3.Connection:
+        found: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if found is None:
+            found = self._local.db = connect(self.path, write=False)
+            self._readers.append(found)
+        return found
 
 
-@dataclass(frozen=True)
-class Rejected:
-    """One event that was refused: where it stood, the offending field, the rule, what came, the remedy."""
-
-    index: int
-    field: str
-    rule: str
-    got: str
-    remedy: str
-    raw: bytes
-
-    @property
-    def error(self) -> str:
-        """One line: the rule, what came, the remedy."""
-        return "; ".join(filter(None, [self.rule, self.got and f"got {self.got}", self.remedy]))
+def _ties(hashes: Sequence[bytes]) -> Array:
+    return np.frombuffer(b"".join(hashes), "<u8")[::2]
 
 
-def _joined(parts: Sequence[Rows]) -> Rows:
-    columns = ("offset", "time", "raw_time", "arrived", "tie", "fields")
-    return Rows(parts[0].stream, *(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
+def _storable(value: int | str) -> int | str:
+    """Dead letters hold whatever came, lone surrogates too; SQLite takes only valid Unicode."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

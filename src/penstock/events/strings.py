@@ -3,82 +3,95 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from penstock.events.tables import lookup
 from penstock.types import Array, Code
 
 
 class SqliteStrings:
-    """Codes of strings, kept in the log's database and cached in memory. Code 0 is the missing string.
+    """Codes of strings, kept in the log's database and cached as they are used. Code 0 is the missing string.
 
-    New codes belong to the appending transaction: they are seen by others once it is committed.
+    A miss asks the database, so strings that another process has interned are found too.
+
+    Args:
+        reader: gives the calling thread's connection.
     """
 
-    def __init__(self, db: Callable[[], sqlite3.Connection]) -> None:
-        self._db = db
-        self._codes: dict[str, Code] = {}
+    def __init__(self, reader: Callable[[], sqlite3.Connection]) -> None:
+        self._reader = reader
+        self._codes: dict[str, Code] = {"": 0}
         self._texts: dict[Code, str] = {0: ""}
-        self._fresh: dict[str, Code] = {}
-        for code, text in db().execute("SELECT code, text FROM strings"):
-            self._codes[text], self._texts[code] = code, text
-        self._next = max(self._texts) + 1
 
     def code(self, text: str) -> Code:
         """The code of `text`, or 0 where the log has never seen it."""
         found = self._codes.get(text)
-        if found is None and text:
-            # Another process may have interned it since.
-            row = self._db().execute("SELECT code FROM strings WHERE text = ?", (text,)).fetchone()
-            found = row[0] if row else 0
-            if row:
-                self._texts[row[0]] = text
-                self._codes[text] = row[0]
-        return found or 0
-
-    def text(self, code: Code) -> str:
-        """The string of a code."""
-        found = self._texts.get(code)
         if found is None:
-            row = self._db().execute("SELECT text FROM strings WHERE code = ?", (code,)).fetchone()
-            found = row[0] if row else ""
-            if row:
-                self._texts[code] = found
-                self._codes[found] = code
+            row = self._reader().execute("SELECT code FROM strings WHERE text = ?", (text,)).fetchone()
+            if row is None:
+                return 0
+            found = row[0]
+            self._keep([(text, found)])
         return found
 
+    def text(self, code: Code) -> str:
+        """The string of a code; "" for 0 and for one that the log never gave."""
+        if code not in self._texts:
+            self._load([code])
+        return self._texts.get(code, "")
+
     def texts(self, codes: Array) -> list[str]:
-        """The strings of many codes."""
-        return [self.text(code) for code in codes.tolist()]
+        """The strings of many codes, as a list of the same length."""
+        wanted = codes.tolist()
+        unknown = set(wanted).difference(self._texts)
+        if unknown:
+            self._load(sorted(unknown))
+        get = self._texts.get
+        return [get(code, "") for code in wanted]
 
-    def intern(self, texts: Sequence[str | None]) -> NDArray[np.uint32]:
-        """Codes of texts (n,), new ones where needed; inside the appending transaction only."""
-        known, fresh = self._codes, self._fresh
-        out = []
-        for text in texts:
-            code = 0 if not text else known.get(text) or fresh.get(text)
+    def intern(self, db: sqlite3.Connection, texts: Iterable[str | None]) -> dict[str | None, Code]:
+        """Codes of all `texts`, new ones where needed, inside the writer's transaction.
+
+        The cache learns nothing of it: a transaction may fail. `keep` tells it once it has not.
+        """
+        wanted: dict[str | None, Code] = {None: 0}
+        unknown = []
+        for text in dict.fromkeys(texts):
+            code = 0 if text is None else self._codes.get(text)
             if code is None:
-                assert text
-                code = self.code(text)
-                if not code:
-                    code = fresh[text] = self._next
-                    self._next += 1
-            out.append(code)
-        return np.array(out, np.uint32)
+                unknown.append(text)
+            else:
+                wanted[text] = code
+        if unknown:
+            last = db.execute("SELECT coalesce(max(code), 0) FROM strings").fetchone()[0]
+            # A cache that holds every code need not ask which of the unknown strings exist.
+            if last >= len(self._codes):
+                wanted.update(lookup(db, "SELECT text, code FROM strings WHERE text IN (?)", unknown))
+            new = [text for text in unknown if text not in wanted]
+            db.executemany("INSERT INTO strings (code, text) VALUES (?, ?)", enumerate(new, last + 1))
+            wanted.update((text, code) for code, text in enumerate(new, last + 1))
+        return wanted
 
-    def write_new(self, db: sqlite3.Connection) -> None:
-        """Writes the new codes into the transaction."""
-        db.executemany("INSERT INTO strings (text, code) VALUES (?, ?)", self._fresh.items())
+    def keep(self, codes: dict[str | None, Code]) -> None:
+        """Caches what `intern` gave, once it is committed."""
+        self._keep((text, code) for text, code in codes.items() if text is not None)
 
-    def keep_new(self) -> None:
-        """The transaction is committed."""
-        self._texts.update((code, text) for text, code in self._fresh.items())
-        self._codes.update(self._fresh)
-        self._fresh = {}
+    def _keep(self, pairs: Iterable[tuple[str, Code]]) -> None:
+        for text, code in pairs:
+            self._texts[code] = text
+            self._codes[text] = code
 
-    def forget_new(self) -> None:
-        """The transaction failed."""
-        self._fresh = {}
-        self._next = max(self._texts) + 1
+    def _load(self, codes: list[Code]) -> None:
+        db = self._reader()
+        if len(codes) * 4 > codes[-1] - codes[0]:
+            query = "SELECT text, code FROM strings WHERE code BETWEEN ? AND ?"
+            self._keep(db.execute(query, (codes[0], codes[-1])))
+        else:
+            self._keep(lookup(db, "SELECT text, code FROM strings WHERE code IN (?)", codes))
+
+
+def codes_of(codes: dict[str | None, Code], texts: Iterable[str | None]) -> Array:
+    """A column of codes (n,) uint32."""
+    return np.fromiter(map(codes.__getitem__, texts), np.uint32)

@@ -172,7 +172,8 @@ def _no_route(scope: Mapping[str, Any], methods: Mapping[str, Route]) -> Reply:
 
 def _too_large(most: int, size: int, *headers: Header) -> Refused:
     limit = f"{most >> 20} MiB" if most >= 1 << 20 else f"{most >> 10} KiB"
-    error = TooLargeError(f"a body here is at most {limit}", got=f"{size:,} bytes or more", remedy="send smaller batches")
+    got = f"{size:,} bytes or more"
+    error = TooLargeError(f"a body here is at most {limit}", got=got, remedy="send smaller batches")
     return Refused(refusal(413, error, *headers))
 
 

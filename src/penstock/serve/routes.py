@@ -17,7 +17,6 @@ import msgspec
 
 from penstock.errors import PenstockError, RequestError, TooLargeError
 from penstock.events import Parsed
-from penstock.events.intake import MAX_BODY
 from penstock.serve.face import Face
 from penstock.serve.metrics import CONTENT_TYPE, Metrics
 from penstock.serve.openapi import document
@@ -29,6 +28,8 @@ _INLINE = 32 << 10
 _DECIDE = msgspec.json.Decoder(DecideRequest)
 _DIAL = msgspec.json.Decoder(DialRequest)
 T = TypeVar("T", bound=msgspec.Struct)
+
+MAX_BODY = 4 << 20
 
 
 @dataclass(frozen=True)

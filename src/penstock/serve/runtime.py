@@ -176,6 +176,12 @@ class Runtime:
         self.refresh()
         return moved
 
+    def dial(self, release: str, share: float) -> dict[str, Any]:
+        """Shares of traffic need a rollout, which this version does not have."""
+        raise RequestError(
+            "a release serves all of the traffic or none", got=f"a share of {share}", remedy="promote it, or leave it"
+        )
+
     def refresh(self) -> None:
         """Notices that the pointer moved, here or in another process, and prepares the new champion."""
         stamp = self.registry.stamp()

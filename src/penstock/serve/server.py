@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from time import perf_counter
 from types import FrameType
 from typing import Any
@@ -50,7 +50,7 @@ def run(
         UnavailableError: the address is taken or not this machine's.
     """
     try:
-        with _listening(host, port) as listener:
+        with _listen(host, port) as listener:
             address = _url(listener)
             ready = (lambda: on_ready(address)) if on_ready is not None else (lambda: None)
             server = _Server(HttpApp(face, token=token, in_flight=in_flight), log_level, ready)
@@ -82,12 +82,12 @@ class BackgroundServer:
         self._came = threading.Event()
 
     def __enter__(self) -> BackgroundServer:
-        with _listening(self.host, self.port) as listener:
-            self.port = listener.getsockname()[1]
-            self.url = _url(listener)
-            self._server = _Server(self.app, "warning", self._came.set)
-            self._thread = threading.Thread(target=self._run, args=(listener.dup(),), name="http", daemon=True)
-            self._thread.start()
+        listener = _listen(self.host, self.port)
+        self.port = listener.getsockname()[1]
+        self.url = _url(listener)
+        self._server = _Server(self.app, "warning", self._came.set)
+        self._thread = threading.Thread(target=self._run, args=(listener,), name="http", daemon=True)
+        self._thread.start()
         self._came.wait()
         if not self._server.started:
             self._thread.join()
@@ -116,8 +116,7 @@ class _Server(uvicorn.Server):
     def __init__(self, app: HttpApp, log_level: str, on_ready: Callable[[], None]) -> None:
         self._on_ready = on_ready
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]  # plain mappings where uvicorn spells out each message
-            loop="uvloop",
+            app,
             http=_Stamped,
             ws="none",
             lifespan="off",
@@ -150,19 +149,16 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise UnavailableError(
             "the server's address is free and this machine's",
             got=f"{host}:{port}, {error.strerror or error}",
             remedy="stop what listens there, or choose another: --port 0 takes any that is free",
         ) from None
-    with listener:
-        yield listener
 
 
 @contextmanager
@@ -185,8 +181,7 @@ def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with suppress(KeyboardInterrupt):
-            yield
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,0 +1,215 @@
+"""What the commands do, on top of the app; signatures and help are in `cli`."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from penstock import audit as audits
+from penstock.app import App, load
+from penstock.clock import EventsClock
+from penstock.errors import MappingError, PenstockError, RequestError
+from penstock.events import Event, Mapping, ingest_file
+from penstock.printing import Printer
+from penstock.releases import Registry, Release, read
+from penstock.serve.server import run
+from penstock.serve.token import operator_token
+from penstock.types import Progress
+
+BUILT_IN = Path(__file__).parent / "apps" / "nextbest" / "app.py"
+MAPPINGS = BUILT_IN.parent / "mappings"
+
+
+def open_app(file: Path | None, home: Path) -> App:
+    """The app of a file, of ./app.py, or the one that comes along, over a home folder."""
+    here = Path("app.py")
+    app = load(file or (here if here.is_file() else BUILT_IN))
+    app.home = home
+    return app
+
+
+def say(result: dict[str, Any], text: str, json: bool) -> None:
+    """Prints for people, or one JSON object."""
+    print(json_.dumps(result) if json else text)
+
+
+def steps(printer: Printer) -> tuple[Callable[[str], Progress], Callable[[], None]]:
+    """Turns "a step begins" calls into the printer's blocks; the second function ends the last one."""
+    going: list[Iterator[Progress]] = []
+
+    def end() -> None:
+        if going:
+            next(going.pop(), None)
+
+    def begin(title: str) -> Progress:
+        end()
+        block = _block(printer, title)
+        going.append(block)
+        return next(block)
+
+    return begin, end
+
+
+def _block(printer: Printer, title: str) -> Iterator[Progress]:
+    with printer.step(title) as step:
+        yield step.progress
+
+
+def ingest(
+    *, files: list[Path], app: Path | None, home: Path, mapping: Path | None, rejects: bool, most: int, archive: bool,
+    json: bool,
+) -> None:  # fmt: skip
+    system = open_app(app, home)
+    printer = Printer(json)
+    with _log(system) as log:
+        if rejects:
+            found = log.rejects(most)
+            lines = [
+                f"{r['source']} #{r['index']} {r['field']}: {r['rule']}; got {r['got']}; {r['remedy']}" for r in found
+            ]
+            say({"rejects": found}, "\n".join(lines) or "nothing was refused", json)
+            return
+        if archive:
+            moved = log.archive(log.end)
+            say({"archived": moved}, f"moved {moved:,} events to Parquet", json)
+            return
+        if not files:
+            raise RequestError("ingest names files", got="none", remedy="penstock ingest FILE… --mapping MAPPING")
+        out = []
+        for file in files:
+            chosen = Mapping.load(mapping) if mapping else known_mapping(file)
+            with printer.step(f"ingest {file.name}") as step:
+                done = ingest_file(log, file, chosen, event_type(system, chosen), progress=step.progress)
+                step.note(str(done))
+            out.append({"file": str(file), **asdict(done)})
+        say({"files": out, "end": log.end}, f"the log holds {log.end:,} events", json)
+
+
+def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, json: bool) -> None:
+    system = open_app(app, home)
+    begin, end = steps(Printer(json))
+    try:
+        trained = system.train(decision, promote=promote, step=begin)
+    finally:
+        end()
+    report = system.home / "releases" / trained.release / "report.html"
+    text = (
+        f"{trained.report['reason']}\nrelease {trained.release}{', now champion' if promote else ''}\nreport {report}"
+    )
+    say({"release": trained.release, "chosen": trained.chosen, "report": str(report), "promoted": promote}, text, json)
+
+
+def serve(*, app: Path | None, home: Path, host: str, port: int, clock: str, json: bool) -> None:
+    if clock not in ("system", "events"):
+        raise RequestError("--clock is system or events", got=repr(clock), remedy="leave it out for the wall clock")
+    system = open_app(app, home)
+    if clock == "events":
+        system.clock = EventsClock()
+    token = operator_token(home)
+    with Printer(json).step("open the store") as step:
+        runtime = system.open(future=None if clock == "events" else "5min", progress=step.progress)
+
+    def ready(url: str) -> None:
+        say({"url": url}, f"serving {system.name} on {url} (Ctrl-C stops; operator's token in {home})", json)
+        sys.stdout.flush()
+
+    run(runtime, host, port, token=token, on_ready=ready)
+
+
+def audit(*, app: Path | None, home: Path, decisions: int, seed: int, json: bool) -> None:
+    system = open_app(app, home)
+    printer = Printer(json)
+    result: dict[str, Any] = {}
+    with _log(system) as log:
+        with printer.step("recompute served decisions") as step:
+            found = served_audit(system, log, decisions, seed, step.progress)
+            result.update(found.summary())
+            step.note(
+                f"{found.decisions:,} decisions, {found.values:,} values, {sum(found.mismatches.values()):,} mismatches"
+            )
+        with printer.step("shuffle, duplicate, delay, crash") as step:
+            proof = audits.shuffled(list(system.views.values()), log, seed=seed, progress=step.progress)
+            result.update(proof.summary())
+            step.note(f"{proof.values:,} values, {sum(proof.mismatches.values()):,} mismatches")
+    differ = {**found.mismatches, **proof.mismatches}
+    lines = [f"  {name}: {rows:,} rows differ" for name, rows in differ.items()]
+    lines += [f"freshness: {found.stale:,} decisions missed an accepted event, by at most {found.stale_ms:.1f} ms"]
+    lines += [f"lateness: for {found.late:,} decisions an event had happened and not yet arrived"]
+    lines += ["every value agrees" if not differ else "SERVING AND LOG DISAGREE"]
+    say(result, "\n".join(lines), json)
+    if differ:
+        raise SystemExit(1)
+
+
+def served_audit(system: App, log: Any, most: int, seed: int, progress: Progress | None) -> audits.Audit:
+    """Audits the decisions that the home folder's decision log holds."""
+    path = system.home / "decisions.sqlite"
+    decided = audits.logged(path)
+    releases: dict[str, Release] = {}
+    for name in {d.release for d in decided if d.release}:
+        try:
+            releases[name] = read(system.home / "releases", name)
+        except PenstockError as error:
+            print(f"penstock: decisions of {name} are passed over: {error}", file=sys.stderr)
+    return audits.served(log, decided, releases, most=most, seed=seed, progress=progress)
+
+
+def release_list(*, home: Path, json: bool) -> None:
+    registry = Registry(home / "releases")
+    champions = set(registry.champions().values())
+    rows = []
+    for name in registry.ids():
+        manifest = registry.manifest(name)
+        rows.append(
+            {
+                "id": name, "decision": manifest["decision"], "model": manifest["model"]["model"],
+                "champion": name in champions, "until": manifest["data"]["until"],
+            }
+        )  # fmt: skip
+    lines = [
+        f"{'*' if r['champion'] else ' '} {r['id']}  {r['decision']}  {r['model']}  events below {r['until']:,}"
+        for r in rows
+    ]
+    say({"releases": rows}, "\n".join(lines) or "no release yet: penstock train makes one", json)
+
+
+def release_promote(*, id: str, home: Path, json: bool) -> None:
+    line = Registry(home / "releases").promote(id)
+    say(line, f"{id} is champion of {line['decision']}", json)
+
+
+def release_rollback(*, decision: str, home: Path, json: bool) -> None:
+    line = Registry(home / "releases").rollback(decision)
+    say(line, f"{line['release']} is champion of {decision} again", json)
+
+
+def known_mapping(file: Path) -> Mapping | None:
+    """The mapping that comes along for a file of this name, if any."""
+    stem = file.name.split(".")[0]
+    return next((Mapping.load(m) for m in sorted(MAPPINGS.glob("*.toml")) if stem.startswith(m.stem)), None)
+
+
+def event_type(system: App, mapping: Mapping | None) -> type[Event]:
+    if mapping is None and len(system.events) == 1:
+        return next(iter(system.events.values()))
+    if mapping is None or mapping.stream not in system.events:
+        raise MappingError(
+            "a mapping names a stream of the app",
+            got="no mapping" if mapping is None else repr(mapping.stream),
+            remedy="use one of " + ", ".join(system.events),
+        )
+    return system.events[mapping.stream]
+
+
+@contextmanager
+def _log(system: App) -> Iterator[Any]:
+    log = system.log()
+    try:
+        yield log
+    finally:
+        log.close()

@@ -1,0 +1,186 @@
+"""The main job, end to end: events in, decisions out, and the proof that both sides saw the same."""
+
+from __future__ import annotations
+
+import json as json_
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvloop
+
+from penstock.app import App
+from penstock.clock import HOUR, duration
+from penstock.commands import BUILT_IN, open_app, served_audit, steps
+from penstock.demo.baselines import score_baselines, touch
+from penstock.demo.figures import hit_rate, mrr
+from penstock.demo.replay import replay
+from penstock.demo.source import Stream, from_file, from_simulator
+from penstock.errors import RequestError, UnavailableError
+from penstock.printing import Printer
+from penstock.types import Accepted
+
+K = 20
+CHUNK = 20_000
+MARK = "made-by-demo"
+
+
+def run(
+    *, app: Path | None, home: Path, events: Path | None, mapping: Path | None, last: str, clients: int, size: int,
+    seed: int, stay: bool, port: int, smoke: bool, json: bool,
+) -> None:  # fmt: skip
+    """Runs the demo and prints what it did; see ``penstock demo --help``."""
+    printer = Printer(json)
+    began = time.perf_counter()
+    _empty(home)
+    file = app or BUILT_IN
+    system = open_app(file, home)
+    with printer.step(f"read {events.name}" if events else "simulate a shop") as step:
+        size = 12_000 if smoke else size
+        stream = from_file(system, events, mapping) if events else from_simulator(system, size, seed)
+        step.note(f"{len(stream.events):,} events" + (f", {stream.rejected:,} refused" if stream.rejected else ""))
+    place, _ = stream.cut(duration(last))
+    history, live = stream.events[:place], list(stream.events[place:])
+    live = live[:400] if smoke else live
+    goal = _goal(stream, history)
+    _tune(system, goal, duration(last))
+    result: dict[str, Any] = {}
+    result.update(_ingest(system, stream, place, printer))
+    result.update(_train(system, printer))
+    posts = [stream.as_json(event) for event in live]
+    with _server(file, home, port) as url:
+        result.update(_replay(url, posts, goal, clients, printer))
+        result.update(_baselines(stream, history, posts, goal, printer))
+        with printer.step("audit") as step:
+            log = system.log()
+            found = served_audit(system, log, 500, 0, step.progress)
+            log.close()
+            result.update(found.summary())
+            step.note(f"{found.decisions:,} decisions, {found.values:,} values, {len(found.wrong):,} decisions differ")
+        result["seconds"] = time.perf_counter() - began
+        result["home_mb"] = sum(p.stat().st_size for p in home.rglob("*.*") if p.is_file()) / 1e6
+        printer.table(result)
+        if stay:
+            printer.line(f"still serving on {url}; Ctrl-C stops")
+            _wait()
+
+
+def _empty(home: Path) -> None:
+    """Makes a fresh home; only a folder that an earlier demo made is emptied."""
+    if home.exists() and any(home.iterdir()) and not (home / MARK).exists():
+        raise RequestError(
+            "the demo empties its home folder first", got=f"{home}, which no demo made", remedy="choose another --home"
+        )
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    (home / MARK).write_text("penstock demo empties this folder when it starts\n")
+
+
+def _goal(stream: Stream, history: Sequence[Accepted]) -> str:
+    """What is asked before: views where there are any, purchases otherwise."""
+    place = [f.name for f in stream.schema.fields].index("kind")
+    kinds = Counter(event.values[place] for event in history)
+    return "view" if kinds["view"] else "buy"
+
+
+def _tune(system: App, goal: str, last: int) -> None:
+    """Fits the decision's goal and time split to the file: the span that is replayed is the span that validates."""
+    decision = next(iter(system.decisions.values()))
+    span = f"{max(1, round(last / HOUR))}h"
+    labels = f"{max(1, round(3 * last / HOUR))}h"
+    rank = replace(decision.recipe.rank, goal=goal, valid=span, labels=labels)
+    system.decisions[decision.name] = replace(decision, recipe=replace(decision.recipe, rank=rank))
+
+
+def _ingest(system: App, stream: Stream, place: int, printer: Printer) -> dict[str, Any]:
+    log = system.log()
+    start = time.perf_counter()
+    with printer.step("ingest all but the last of it") as step:
+        for at in range(0, place, CHUNK):
+            to = min(at + CHUNK, place)
+            log.append(stream.events[at:to], stream.arrived[at:to])
+            step.progress(to, place)
+        rate = place / (time.perf_counter() - start)
+        step.note(f"{place:,} events, {rate:,.0f}/s, {(system.home / 'log.sqlite').stat().st_size / 1e6:.1f} MB")
+    log.close()
+    return {"ingested": place, "ingest_events_per_second": rate}
+
+
+def _train(system: App, printer: Printer) -> dict[str, Any]:
+    start = time.perf_counter()
+    begin, end = steps(printer)
+    try:
+        trained = system.train(step=begin)
+    finally:
+        end()
+    folder = system.home / "releases" / trained.release
+    printer.line(trained.report["reason"])
+    printer.line(f"release {trained.release}, report {folder / 'report.html'}")
+    return {
+        "release": trained.release,
+        "chosen": trained.chosen,
+        "report": str(folder / "report.html"),
+        "train_seconds": time.perf_counter() - start,
+        "release_mb": sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6,
+    }
+
+
+@contextmanager
+def _server(app: Path, home: Path, port: int) -> Iterator[str]:
+    """A server of its own process, with the events' clock; stopped and drained at the end."""
+    command = [sys.executable, "-m", "penstock.cli", "serve", "--app", str(app), "--home", str(home)]
+    command += ["--clock", "events", "--port", str(port), "--json"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        line = server.stdout.readline()
+        if not line:
+            raise UnavailableError(
+                "the demo's server starts", got=f"exit {server.wait()}", remedy="see the lines above for why"
+            )
+        yield json_.loads(line)["url"]
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _replay(url: str, posts: list[dict[str, Any]], goal: str, clients: int, printer: Printer) -> dict[str, Any]:
+    address = urlsplit(url)
+    with printer.step("replay the rest as live clients") as step:
+        found = uvloop.run(
+            replay(
+                str(address.hostname), int(address.port or 0), posts, ask=lambda event: event["kind"] == goal, k=K,
+                clients=clients, freshness_probe=("Shopper", "actions"), progress=step.progress,
+            )
+        )  # fmt: skip
+        step.note(f"{found.events:,} events posted, {len(found.asked):,} decisions")
+    return found.summary()
+
+
+def _baselines(
+    stream: Stream, history: Sequence[Accepted], posts: list[dict[str, Any]], goal: str, printer: Printer
+) -> Mapping[str, float | None]:
+    """Popularity, co-visits and most recent, live over the same events; a pass of its own costs the server nothing."""
+    asked = [event["kind"] == goal for event in posts]
+    with printer.step("the same for popularity, co-visits and most recent") as step:
+        past = (touch(stream.as_json(event)) for event in history)
+        ranks = score_baselines(past, [touch(event) for event in posts], asked, k=K, progress=step.progress)
+    out: dict[str, float | None] = {}
+    for name, found in ranks.items():
+        out[f"{name}_hit_rate_{K}"] = hit_rate(found, K)
+        out[f"{name}_mrr_{K}"] = mrr(found, K)
+    return out
+
+
+def _wait() -> None:
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
