@@ -13,7 +13,7 @@ class Face(Protocol):
     """One app that runs. All but the releases' methods are called on the event loop's thread and must not wait.
 
     Every method may raise a `PenstockError`, which becomes the answer: `TooLargeError` 413, `NotFoundError` 404,
-    `UnavailableError` 503, any other 422.
+    `UnavailableError` 503, a `BodyError` of events 400, any other 422.
     """
 
     def parse(self, body: bytes) -> Parsed:

@@ -6,8 +6,7 @@ import asyncio
 import hmac
 import html
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeVar
@@ -15,8 +14,8 @@ from urllib.parse import unquote
 
 import msgspec
 
-from penstock.errors import PenstockError, RequestError, TooLargeError
-from penstock.events import Parsed
+from penstock.errors import PenstockError
+from penstock.events import BodyError, Parsed
 from penstock.serve.face import Face
 from penstock.serve.metrics import CONTENT_TYPE, Metrics
 from penstock.serve.openapi import document
@@ -107,9 +106,7 @@ class Endpoints:
         """Takes events; answers once they are durable and visible to the next decision."""
         try:
             parsed = await self._parse(request.body)
-        except TooLargeError:
-            raise
-        except RequestError as error:
+        except BodyError as error:
             raise Refused(refusal(400, error)) from None
         request.waterfall.lap("parse")
         new = await self._submit(parsed, "http")
@@ -163,9 +160,8 @@ class Endpoints:
         return parsed
 
     async def _parse(self, body: bytes) -> Parsed:
-        with _readable():
-            # A large body takes tens of milliseconds, in which no decision may have to wait.
-            return self._face.parse(body) if len(body) <= _INLINE else await asyncio.to_thread(self._face.parse, body)
+        # A large body takes tens of milliseconds, in which no decision may have to wait.
+        return self._face.parse(body) if len(body) <= _INLINE else await asyncio.to_thread(self._face.parse, body)
 
     def _submit(self, parsed: Parsed, source: str) -> asyncio.Future[list[bool]]:
         """Hands the events to the log now; what it returns may be awaited later."""
@@ -254,22 +250,10 @@ async def _moved(move: Callable[..., dict[str, Any]], *args: Any) -> Reply:
 
 def _read(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
-        with _readable():
-            return read(body, decoder)
-    except msgspec.DecodeError as error:
+        return read(body, decoder)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         got = str(error) if body.strip() else "an empty body"
         raise refused(400, "a request's body is JSON", got=got, remedy="send an object: {…}") from None
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    """Refuses bytes on which the decoder itself gives up."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise refused(400, "a body is UTF-8", got=str(error), remedy="encode it as UTF-8") from None
-    except RecursionError:
-        raise refused(400, "a body is nested a few levels deep", got="hundreds", remedy="flatten it") from None
 
 
 def unexpected() -> tuple[str, Reply]:
