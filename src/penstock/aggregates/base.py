@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from penstock.aggregates.runs import run_lengths, run_starts
 from penstock.clock import duration
 from penstock.errors import DefinitionError
 from penstock.types import MISSING_INT, Array, Kind
@@ -110,7 +111,7 @@ class Aggregate(ABC):
         run[starts[1:]] = 1
         run = np.cumsum(run)
         while len(states) > len(starts):
-            first = np.flatnonzero(np.r_[True, run[1:] != run[:-1]])
+            first = run_starts(run)
             left = np.flatnonzero((np.arange(len(run)) - first[run]) % 2 == 0)
             merged = states[left]
             paired = np.flatnonzero((left + 1 < len(run)) & (run[np.minimum(left + 1, len(run) - 1)] == run[left]))
@@ -127,7 +128,7 @@ class Aggregate(ABC):
     def scan(self, states: Array, starts: NDArray[np.int64]) -> Array:
         """Running merges within runs: out[i] is the merge of its run's states up to and with i."""
         out = states.copy()
-        first = np.repeat(starts, np.diff(np.r_[starts, len(states)]))
+        first = np.repeat(starts, run_lengths(starts, len(states)))
         position = np.arange(len(states)) - first
         step = 1
         longest = int(position.max(initial=0))

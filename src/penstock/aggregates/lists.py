@@ -10,23 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.aggregates.base import Aggregate, Event
+from penstock.aggregates.runs import place_in_run, run_of, run_starts
 from penstock.errors import DefinitionError
 from penstock.registry import registered
 from penstock.types import MISSING_INT, Array, Kind
-
-
-def _owners(starts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    return np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, n]))
-
-
-def _firsts(sorted_owner: NDArray[np.int64]) -> NDArray[np.intp]:
-    return np.flatnonzero(np.r_[True, sorted_owner[1:] != sorted_owner[:-1]]) if len(sorted_owner) else np.zeros(0, int)
-
-
-def _rank(sorted_owner: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Position of each entry within its owner's run."""
-    firsts = _firsts(sorted_owner)
-    return np.arange(len(sorted_owner)) - np.repeat(firsts, np.diff(np.r_[firsts, len(sorted_owner)]))
 
 
 @registered("aggregate")
@@ -69,7 +56,7 @@ class Last(Aggregate):
 
     def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
         owner, slot = np.nonzero(states["code"])
-        run = _owners(starts, len(states))[owner]
+        run = run_of(starts, len(states))[owner]
         return self._newest(
             run, states["code"][owner, slot], states["time"][owner, slot], states["tie"][owner, slot], len(starts)
         )
@@ -77,12 +64,12 @@ class Last(Aggregate):
     def collect(
         self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64], starts: NDArray[np.int64]
     ) -> Array:
-        return self._newest(_owners(starts, len(values)), values, time, tie, len(starts))
+        return self._newest(run_of(starts, len(values)), values, time, tie, len(starts))
 
     def _newest(self, run: Array, code: Array, time: Array, tie: Array, n: int) -> Array:
         order = np.lexsort((~tie, ~time, run))
         run = run[order]
-        rank = _rank(run)
+        rank = place_in_run(run)
         keep = rank < self.k
         states = self.empty(n)
         at, rank, order = run[keep], rank[keep], order[keep]
@@ -166,7 +153,7 @@ class TopK(Aggregate):
 
     def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
         owner, slot = np.nonzero(states["code"])
-        runs = _owners(starts, len(states))
+        runs = run_of(starts, len(states))
         full = np.zeros(len(starts), bool)
         full[runs[states["full"] > 0]] = True
         code, count, time, tie = (states[name][owner, slot] for name in ("code", "count", "time", "tie"))
@@ -175,7 +162,7 @@ class TopK(Aggregate):
     def collect(
         self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64], starts: NDArray[np.int64]
     ) -> Array:
-        run = _owners(starts, len(values))
+        run = run_of(starts, len(values))
         return self._union(run, values, np.ones(len(values), np.int64), time, tie, np.zeros(len(starts), bool))
 
     def _union(self, run: Array, code: Array, count: Array, time: Array, tie: Array, full: Array) -> Array:
@@ -183,12 +170,11 @@ class TopK(Aggregate):
         run, code = run[order], code[order]
         states = self.empty(len(full))
         if len(run):
-            same = (run[1:] == run[:-1]) & (code[1:] == code[:-1])
-            first = np.flatnonzero(np.r_[True, ~same])
-            newest = order[np.flatnonzero(np.r_[~same, True])]
+            first = run_starts(run, code)
+            newest = order[np.append(first[1:], len(order)) - 1]
             total = np.add.reduceat(count[order], first)
             run, code = run[first], code[first]
-            rank = _rank(run)
+            rank = place_in_run(run)
             full = full.copy()
             full[run[rank >= self.capacity]] = True
             keep = ~full[run]
@@ -203,7 +189,7 @@ class TopK(Aggregate):
         owner, slot = np.nonzero(states["code"])
         code, count, time, tie = (states[name][owner, slot] for name in ("code", "count", "time", "tie"))
         order = np.lexsort((~tie, ~time, ~count, owner))
-        rank = _rank(owner[order])
+        rank = place_in_run(owner[order])
         keep = rank < self.k
         out[owner[order][keep], rank[keep]] = code[order][keep]
         return out

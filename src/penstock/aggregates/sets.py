@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.aggregates.base import Aggregate, Event
+from penstock.aggregates.runs import run_of
 from penstock.errors import DefinitionError
 from penstock.registry import registered
 from penstock.types import Array, Kind
@@ -95,7 +96,7 @@ class Distinct(Aggregate):
     ) -> Array:
         states = self.empty(len(starts))
         register, rank = self._register(values)
-        owner = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(values)]))
+        owner = run_of(starts, len(values))
         np.maximum.at(states, (owner, register), rank)
         return states
 

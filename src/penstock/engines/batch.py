@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.aggregates import Aggregate
+from penstock.aggregates.runs import run_starts
 from penstock.engines.stream import entities, key_codes
 from penstock.features.plan import Inputs, Plan
 from penstock.features.view import Group, View
@@ -112,8 +113,8 @@ class _Runs:
         self.order = np.lexsort((order_by, tile, prepared.owner))
         owner, number = prepared.owner[self.order], tile[self.order]
         place = owner * self._span + (number - self._base)
-        self.first = np.flatnonzero(np.r_[True, place[1:] != place[:-1]]) if len(place) else np.zeros(0, np.int64)
-        self.end = np.r_[self.first[1:], len(place)]
+        self.first = run_starts(place)
+        self.end = np.append(self.first[1:], len(place))
         self._place = place[self.first]
         run = np.repeat(np.arange(len(self.first)), self.end - self.first)
         self._low = int(order_by.min(initial=0))
@@ -180,7 +181,7 @@ def _merge_into(
     inputs = prepared.inputs[name]
     if aggregate.scans:
         if len(row):
-            starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
+            starts = run_starts(row)
             states[row[starts]] = aggregate.reduce(runs.scan(name, aggregate, inputs, prepared.rows)[event], starts)
         return
     length = event + 1 - first
@@ -189,7 +190,7 @@ def _merge_into(
     counts = inputs.counts[at]
     at, owner = at[counts], owner[counts]
     if len(at):
-        starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
+        starts = run_starts(owner)
         states[owner[starts]] = aggregate.collect(
             inputs.values[at], prepared.rows.time[at], prepared.rows.tie[at], starts
         )

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.aggregates.runs import run_of, run_starts
 from penstock.features.plan import Inputs, Plan
 from penstock.features.records import Tiles, decode, encode, merge_tiles
 from penstock.features.view import TILE, Group, View
@@ -123,9 +124,8 @@ def key_codes(view: View, rows: Rows) -> NDArray[np.uint32]:
 def collected(group: Group, rows: Rows, order: NDArray[np.int64], owner: Array, inputs: Mapping[str, Inputs]) -> Tiles:
     """The events at `order`, sorted by (owner, tile), merged into one tile each."""
     number = group.tile(rows.time[order])
-    new = np.r_[True, (owner[1:] != owner[:-1]) | (number[1:] != number[:-1])]
-    run = np.cumsum(new) - 1
-    starts = np.flatnonzero(new)
+    starts = run_starts(owner, number)
+    run = run_of(starts, len(order))
     tiles = np.empty(len(starts), group.dtype)
     tiles[TILE] = number[starts]
     for name, aggregate in group.features.items():
@@ -133,7 +133,7 @@ def collected(group: Group, rows: Rows, order: NDArray[np.int64], owner: Array, 
         counts = inputs[name].counts[order]
         if counts.any():
             at, mine = order[counts], run[counts]
-            firsts = np.flatnonzero(np.r_[True, mine[1:] != mine[:-1]])
+            firsts = run_starts(mine)
             states[mine[firsts]] = aggregate.collect(inputs[name].values[at], rows.time[at], rows.tie[at], firsts)
         tiles[name] = states
     return Tiles(tiles, owner[starts])
@@ -154,7 +154,7 @@ def _updates(
     for group, old in zip(view.groups, decode(view, snapshot.get(view.version, keys)), strict=True):
         order = np.lexsort((group.tile(rows.time[index]), owner))
         new = collected(group, rows, index[order], owner[order], mine)
-        part = merge_tiles(group, np.r_[old.owner, new.owner], np.concatenate([old.tiles, new.tiles]))
+        part = merge_tiles(group, np.concatenate([old.owner, new.owner]), np.concatenate([old.tiles, new.tiles]))
         if group.window is not None:
             live = part.tiles[TILE] >= group.oldest(newest)
             part = Tiles(part.tiles[live], part.owner[live])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from penstock.aggregates.base import present
 from penstock.errors import DefinitionError
 from penstock.types import MISSING_INT, Array, Kind, Rows, Schema, Strings
 
@@ -17,6 +18,7 @@ _POLARS: Mapping[Kind, Any] = {
     "text": pl.String, "int": pl.Int64, "money": pl.Int64, "float": pl.Float64, "bool": pl.Boolean,
 }  # fmt: skip
 _TIME = pl.Datetime("us", "UTC")
+_FEW = 32  # texts that are spelled out faster one by one than by way of the different ones
 
 
 def empty_frame(schema: Schema) -> pl.DataFrame:
@@ -72,38 +74,79 @@ def kind_of(column: str | pl.Expr, schema: Schema, where: str) -> Kind:
     )
 
 
-def frame(rows: Rows, schema: Schema, names: Iterable[str], strings: Strings) -> pl.DataFrame:
-    """The named columns of `rows` with nulls where missing and strings spelled out."""
-    columns: dict[str, pl.Series] = {}
-    for name in names:
+@dataclass(frozen=True)
+class Query:
+    """Element-wise expressions over one stream's events, evaluated together in one pass.
+
+    Args:
+        schema: of the stream.
+        filters: by name; come out as bool, unknown as false.
+        numbers: by name; come out as int64 or float64 with the log's marks where missing or not finite.
+    """
+
+    schema: Schema
+    filters: Mapping[str, pl.Expr]
+    numbers: Mapping[str, pl.Expr]
+
+    def run(self, rows: Rows, strings: Strings) -> dict[str, Array]:
+        """The result of every expression, (n,), by name."""
+        if not self._out or not len(rows):
+            return {name: np.zeros(len(rows), bool) for name in self.filters} | {
+                name: np.zeros(len(rows), np.int64) for name in self.numbers
+            }
+        frame = pl.DataFrame({name: self._column(rows, name, strings) for name in self._reads} or {"time": rows.time})
+        # In sequence: for small batches the thread pool costs more than it saves.
+        columns = frame.with_columns_seq(self._clean).select_seq(self._out).get_columns()
+        # A constant comes out as a single row.
+        return {s.name: np.broadcast_to(s.to_numpy(), len(rows)) for s in columns}
+
+    @cached_property
+    def _reads(self) -> list[str]:
+        return sorted({n for e in (*self.filters.values(), *self.numbers.values()) for n in e.meta.root_names()})
+
+    @cached_property
+    def _clean(self) -> list[pl.Expr]:
+        """Columns of the log as expressions see them: nulls where missing, times as times."""
+        out = [pl.col("time").cast(_TIME)] if "time" in self._reads else []
+        for name in self._reads:
+            field = self.schema.field(name)
+            if field is not None and field.kind == "float":
+                out.append(pl.col(name).fill_nan(None))
+            elif field is not None and field.kind != "text":
+                known = pl.when(pl.col(name) != MISSING_INT).then(pl.col(name))
+                out.append(known.cast(_POLARS[field.kind]).alias(name))
+        return out
+
+    @cached_property
+    def _out(self) -> list[pl.Expr]:
+        out = [part.fill_null(False).alias(name) for name, part in self.filters.items()]
+        empty = empty_frame(self.schema)
+        for name, part in self.numbers.items():
+            if empty.select(part).dtypes[0].is_float():
+                out.append(finite(part).alias(name))
+            else:
+                out.append(part.cast(pl.Int64).fill_null(MISSING_INT).alias(name))
+        return out
+
+    def _column(self, rows: Rows, name: str, strings: Strings) -> pl.Series:
         if name == "time":
-            columns[name] = pl.Series(name, rows.time).cast(_TIME)
-            continue
-        field = schema.field(name)
-        if field is None:
-            continue
+            return pl.Series(name, rows.time)
+        field = self.schema.field(name)
         values = np.ascontiguousarray(rows.fields[name])
-        if field.kind == "text":
-            unique, inverse = np.unique(values, return_inverse=True)
-            texts = pl.Series(name, [None if code == 0 else strings.text(int(code)) for code in unique], pl.String)
-            columns[name] = texts.gather(inverse)
-            continue
-        series = pl.Series(name, values)
-        missing = ~present(values)
-        if missing.any():
-            series = series.set(pl.Series(missing), None)
-        columns[name] = series.cast(_POLARS[field.kind])
-    return pl.DataFrame(columns)
+        if field is None or field.kind != "text":
+            return pl.Series(name, values)
+        if len(values) <= _FEW:
+            return pl.Series(name, [strings.text(code) or None for code in values.tolist()], pl.String)
+        unique, inverse = np.unique(values, return_inverse=True)
+        return pl.Series(name, [strings.text(code) or None for code in unique.tolist()], pl.String).gather(inverse)
 
 
-def numbers(series: pl.Series) -> Array:
-    """A derived column as the log would keep it: float64 or int64 with the missing marks."""
-    if series.dtype.is_float():
-        values = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        return np.where(np.isfinite(values), values, np.nan)
-    return series.cast(pl.Int64).fill_null(MISSING_INT).to_numpy()
+def finite(part: pl.Expr) -> pl.Expr:
+    """A float64 column with NaN for everything that is missing or not finite."""
+    value = part.cast(pl.Float64)
+    return pl.when(value.is_finite()).then(value).otherwise(float("nan"))
 
 
-def mask(series: pl.Series) -> NDArray[np.bool_]:
-    """A filter's outcome; unknown counts as false."""
-    return series.fill_null(False).to_numpy()
+def matches(where: pl.Expr, rows: Rows, schema: Schema, strings: Strings) -> NDArray[np.bool_]:
+    """Which rows a filter keeps, (n,) bool."""
+    return Query(schema, {"where": where}, {}).run(rows, strings)["where"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.aggregates.runs import run_starts
 from penstock.features.view import TILE, Group, View
 from penstock.types import Array
 
@@ -64,9 +65,7 @@ def merge_tiles(group: Group, owner: NDArray[np.int64], tiles: Array) -> Tiles:
     order = np.lexsort((tiles[TILE], owner))
     owner, tiles = owner[order], tiles[order]
     number = tiles[TILE]
-    starts = (
-        np.flatnonzero(np.r_[True, (owner[1:] != owner[:-1]) | (number[1:] != number[:-1])]) if len(owner) else order
-    )
+    starts = run_starts(owner, number)
     if len(starts) == len(owner):
         return Tiles(tiles, owner)
     out = np.empty(len(starts), group.dtype)
@@ -85,7 +84,7 @@ def fold(view: View, parts: Sequence[Tiles], now: NDArray[np.int64]) -> dict[str
             covered = tiles[TILE] >= group.oldest(now)[owner]
             if not covered.all():
                 tiles, owner = tiles[covered], owner[covered]
-        starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]]) if len(owner) else np.zeros(0, np.int64)
+        starts = run_starts(owner)
         for name, aggregate in group.features.items():
             states = aggregate.empty(len(now))
             if len(starts):

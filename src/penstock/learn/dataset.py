@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from penstock.engines import BatchEngine
 from penstock.features.assemble import Read, Requests
-from penstock.features.columns import check_element_wise, frame, mask
+from penstock.features.columns import check_element_wise, matches
 from penstock.features.plan import Plan
 from penstock.features.view import View
 from penstock.learn.recipe import Candidates, Recipe, popular_lists, retrieve
@@ -73,10 +73,9 @@ class Replay:
         """The goal's events with start ≤ time < stop (microseconds), each a decision just before it."""
         recipe, rows = self.recipe, self.rows
         check_element_wise(recipe.rank.filter, recipe.views[0].schema, f"{recipe.name}.goal")
-        names = recipe.rank.filter.meta.root_names()
         at = np.flatnonzero((rows.time >= start) & (rows.time < stop))
         part = rows.take(at)
-        counts = mask(frame(part, recipe.views[0].schema, names, self.strings).select(recipe.rank.filter).to_series())
+        counts = matches(recipe.rank.filter, part, recipe.views[0].schema, self.strings)
         counts = counts & (part.fields[recipe.by] != 0) & (part.fields[recipe.item] != 0)
         at = at[counts]
         context = {name: rows.fields[name][at] for name in recipe.context}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from penstock.clock import HOUR, duration
 from penstock.errors import DefinitionError
-from penstock.features.columns import check_element_wise, frame, mask
+from penstock.features.columns import check_element_wise, matches
 from penstock.features.view import hop_of
 from penstock.registry import registered
 from penstock.retrieve.base import Found, Index, Query, Source
@@ -104,8 +104,7 @@ class Popularity:
         if self.source.by is not None:
             useful = useful & (group != 0)
         if self.source.where is not None:
-            names = self.source.where.meta.root_names()
-            useful = useful & mask(frame(rows, self._schema, names, strings).select(self.source.where).to_series())
+            useful = useful & matches(self.source.where, rows, self._schema, strings)
         tile = rows.time // self.source.hop
         packed = (group.astype(np.uint64) << np.uint64(32)) | item
         for number in np.unique(tile[useful]).tolist():
