@@ -1,8 +1,10 @@
-# Everything runs from .venv in this folder. Without make, each target is the line that stands under it.
+# Everything runs from .venv in this folder. Without make, once:
+#   python3 -m venv .venv && .venv/bin/pip install -e '.[dev]'
+# and then the one line that stands under each target.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint bench bench-setup clean
+.PHONY: demo test lint bench setup clean
 
 demo: setup ## events → features → training → release → decisions → audit, and what it did
 	$(BIN)/penstock demo $(ARGS)
@@ -16,13 +18,19 @@ lint: setup ## formatting, lint rules, strict types
 bench: setup ## one benchmark: make bench NAME=simulator
 	$(BIN)/python -m benchmarks $(NAME) --json
 
-setup: .venv/.ready
+setup: .venv/.ready ## the environment; the network is used only where pyproject.toml has changed
+
+# The stamp says where the environment was made. One that was moved, broke or was left half-made is made anew.
+SOUND := $(shell $(BIN)/python -c 'print(open(".venv/.ready").read().strip())' 2>/dev/null)
+ifneq ($(SOUND),$(CURDIR))
+.PHONY: .venv/.ready
+endif
 
 .venv/.ready: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "penstock needs Python 3.11 or newer; got " + sys.version.split()[0] + "; say make PYTHON=python3.12")'
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv && $(PYTHON) -m venv .venv; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "penstock needs Python 3.11 or newer, and this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
+	@test '$(SOUND)' = '$(CURDIR)' || { rm -rf .venv && $(PYTHON) -m venv .venv; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	@touch $@
+	@echo '$(CURDIR)' > $@
 
-clean:
+clean: ## back to what was cloned, the demo's data included
 	rm -rf .venv penstock-data .pytest_cache .mypy_cache .ruff_cache .hypothesis

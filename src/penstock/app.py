@@ -209,7 +209,7 @@ class App:
         if promote:
             self.registry.promote(trained.release)
             if self._runtime is not None:
-                self._runtime.refresh()
+                self._runtime.refresh(wait=True)
         return trained
 
     @property

@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import polars as pl
@@ -40,6 +40,11 @@ def registered(kind: str, name: str | None = None) -> Callable[[T], T]:
     return register
 
 
+def kinds() -> list[str]:
+    """The kinds that have registered classes, sorted."""
+    return sorted(_KINDS)
+
+
 def names(kind: str) -> list[str]:
     """The registered names of a kind, sorted."""
     return sorted(_KINDS.get(kind, {}))
@@ -50,20 +55,28 @@ def get(kind: str, name: str) -> type:
     try:
         return _KINDS[kind][name]
     except KeyError:
-        raise NotFoundError(
-            f"a registered {kind} is named", got=repr(name), remedy="use one of " + ", ".join(names(kind))
-        ) from None
+        known = names(kind)
+        remedy = f"use one of {', '.join(known)}" if known else f"kinds are {', '.join(kinds())}"
+        raise NotFoundError(f"a registered {kind} is named", got=repr(name), remedy=remedy) from None
 
 
 def to_spec(value: Any) -> Any:
-    """A registered object (or a plain value holding some) as JSON values; `from_spec` is the inverse."""
+    """A registered object (or a plain value holding some) as JSON values; `from_spec` is the inverse.
+
+    Raises:
+        DefinitionError: the value holds something else.
+
+    >>> to_spec({"limits": (1, 2)})
+    {'map': {'limits': [1, 2]}}
+    """
     if isinstance(value, pl.Expr):
         return {"expr": json.loads(value.meta.serialize(format="json"))}
-    if is_dataclass(value) and type(value) in _NAMES:
+    if type(value) in _NAMES:
         kind, name = _NAMES[type(value)]
         return {"kind": kind, "type": name, **{f.name: to_spec(getattr(value, f.name)) for f in fields(value)}}
     if isinstance(value, Mapping):
-        return {str(key): to_spec(part) for key, part in value.items()}
+        # Set apart, since its keys are a user's words: "type" and "expr" may be among them.
+        return {"map": {str(key): to_spec(part) for key, part in value.items()}}
     if isinstance(value, (list, tuple)):
         return [to_spec(part) for part in value]
     if value is None or isinstance(value, (str, int, float, bool)):
@@ -76,15 +89,44 @@ def to_spec(value: Any) -> Any:
 
 
 def from_spec(spec: Any) -> Any:
-    """Rebuilds what `to_spec` wrote down."""
+    """Rebuilds what `to_spec` wrote down; lists come back as tuples.
+
+    Raises:
+        NotFoundError: a class of that name is not registered.
+        DefinitionError: the class takes other fields, or an expression cannot be read.
+    """
     if isinstance(spec, list):
         return tuple(from_spec(part) for part in spec)
     if not isinstance(spec, Mapping):
         return spec
-    if set(spec) == {"expr"}:
-        return pl.Expr.deserialize(io.StringIO(json.dumps(spec["expr"])), format="json")
-    parts = {key: from_spec(part) for key, part in spec.items() if key not in ("kind", "type")}
-    return get(spec["kind"], spec["type"])(**parts) if "type" in spec else parts
+    if "type" in spec:
+        parts = {key: from_spec(part) for key, part in spec.items() if key not in ("kind", "type")}
+        return _build(get(spec["kind"], spec["type"]), parts)
+    if "map" in spec:
+        return {key: from_spec(part) for key, part in spec["map"].items()}
+    return _expression(spec.get("expr"))
+
+
+def _build(cls: type, parts: Mapping[str, Any]) -> Any:
+    known = {field.name for field in fields(cls)}
+    if not parts.keys() <= known:
+        raise DefinitionError(
+            f"{cls.__name__} has the fields {', '.join(sorted(known))}",
+            got=", ".join(sorted(parts.keys() - known)),
+            remedy="read the definition with the version of penstock that wrote it",
+        )
+    return cls(**parts)
+
+
+def _expression(serialised: Any) -> pl.Expr:
+    try:
+        return pl.Expr.deserialize(io.StringIO(json.dumps(serialised)), format="json")
+    except pl.exceptions.PolarsError as error:
+        raise DefinitionError(
+            "a written expression can be read again",
+            got=str(error),
+            remedy="read the definition with the version of Polars that wrote it",
+        ) from None
 
 
 def canonical(spec: Any) -> bytes:

@@ -218,6 +218,8 @@ def _split(body: bytes) -> list[bytes]:
             if text[at : at + 1] != ",":
                 break
             at = _skip(text, at + 1)
+            if text[at : at + 1] == "]":
+                raise json.JSONDecodeError("nothing follows the comma", text, at)
         if text[at:] != ("]" if text[:1] == "[" else ""):
             raise json.JSONDecodeError("something else follows", text, at)
     except (json.JSONDecodeError, RecursionError) as error:

@@ -264,7 +264,7 @@ class SqliteLog:
             return
         now = self._clock.now()
         rows = [
-            (now, source, *map(_storable, (r.index, r.field, r.rule, r.got, r.remedy, r.raw[:_MOST_RAW])))
+            (now, source, r.index, *map(_storable, (r.field, r.rule, r.got, r.remedy, r.raw[:_MOST_RAW])))
             for r in rejections[-MOST_REJECTS:]
         ]
         columns = "(time, source, idx, field, rule, got, remedy, raw)"
@@ -332,6 +332,6 @@ def _ties(hashes: Sequence[bytes]) -> Array:
     return np.frombuffer(b"".join(hashes), "<u8")[::2]
 
 
-def _storable(value: int | str) -> int | str:
+def _storable(text: str) -> str:
     """Dead letters hold whatever came, lone surrogates too; SQLite takes only valid Unicode."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+    return text.encode("utf-8", "replace").decode()

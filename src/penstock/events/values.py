@@ -40,7 +40,7 @@ def micros(value: str | int | float, latest: Micros) -> Micros:
     if at < 0:
         raise EventError("time is not before 1970", got=show(value), remedy="send seconds since 1970 UTC", field="time")
     if at > latest:
-        limit = (_EPOCH + latest * _MICROSECOND).isoformat() if latest < MAX_TIME else "the year 10000"
+        limit = (_EPOCH + latest * _MICROSECOND).isoformat() if latest < MAX_TIME - 1 else "the year 9999"
         raise EventError(
             f"time is not after {limit}",
             got=show(value),

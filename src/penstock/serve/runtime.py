@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -187,13 +188,29 @@ class Runtime:
             "a release serves all of the traffic or none", got=f"a share of {share}", remedy="promote it, or leave it"
         )
 
-    def refresh(self) -> None:
-        """Notices that the pointer moved, here or in another process, and prepares the new champion."""
+    def refresh(self, *, wait: bool = False) -> None:
+        """Notices that the pointer moved, here or in another process; the writer's thread then loads and swaps.
+
+        Args:
+            wait: return only when every new champion has taken charge.
+        """
         self._looked = time.monotonic()
-        stamp = self.registry.stamp()
-        if stamp != self._stamp:
-            for release in self._read_champions().values():
-                self._prepare(release)
+        if self.registry.stamp() != self._stamp:
+            self._writer.call(self._load_new)
+        if wait:
+            idle = threading.Event()
+            self._writer.call(lambda: self._when_loaded(idle.set))
+            idle.wait()
+
+    def _load_new(self) -> None:
+        for release in self._read_champions().values():
+            self._prepare(release)
+
+    def _when_loaded(self, done: Callable[[], None]) -> None:
+        if self._loading:
+            self._writer.call(lambda: self._when_loaded(done))
+        else:
+            done()
 
     def _read_champions(self) -> dict[str, Release]:
         self._stamp = self.registry.stamp()
@@ -217,11 +234,8 @@ class Runtime:
     def _prepare(self, release: Release) -> None:
         """Back-fills what the release needs beside what serves now, and swaps when it has caught up."""
         self._loading.add(release.id)
-
-        def add() -> None:
-            self._engine.add(release.recipe.views)
-            self._count_popular([release])
-            swap()
+        self._engine.add(release.recipe.views)
+        self._count_popular([release])
 
         def swap() -> None:
             if self._engine.behind(release.recipe.views):
@@ -231,7 +245,7 @@ class Runtime:
             self._take_charge(release)
             self._loading.discard(release.id)
 
-        self._writer.call(add)
+        swap()
 
     def _take_charge(self, release: Release) -> None:
         # One reference moves: requests before it end on the old release, those after begin on the new.
