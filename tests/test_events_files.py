@@ -117,9 +117,9 @@ BAD_ROWS = {
     "time": (bad(at="soon"), "time", 'time is RFC 3339 text or a number, from 1970 on; got "soon"; mend the row'),
     "negative": (bad(at="-5"), "time", 'from 1970 on; got "-5"'),
     "milliseconds": (bad(at="1700000000000"), "time", 'got "1700000000000"'),
-    "unmapped": (bad(did="fav"), "kind", 'kind is one of the mapped pv, buy; got "fav"; add the word to fields.kind.map'),
+    "unmapped": (bad(did="fav"), "kind", 'is one of the mapped pv, buy; got "fav"; add the word to fields.kind.map'),
     "missing": (bad(who=""), "user", "user is present; got null; fill the column, or filter such rows out"),
-    "decimals": (bad(price="1.555"), "price", "an amount with at most 2 decimals; got \"1.555\"; mend the row, or set"),
+    "decimals": (bad(price="1.555"), "price", 'an amount with at most 2 decimals; got "1.555"; mend the row, or set'),
     "amount": (bad(price="free"), "price", 'got "free"'),
     "integer": (bad(n="2.5"), "quantity", 'quantity is a whole number of 64 bits; got "2.5"'),
     "overflow": (bad(n="9223372036854775808"), "quantity", "a whole number of 64 bits"),
@@ -384,7 +384,8 @@ def test_the_shipped_mappings_fit_their_files(tmp_path: Path, name: str) -> None
 def test_eshop_sessions_keep_their_clicks_in_order(tmp_path: Path) -> None:
     """In the log each session is one run of clicks within its day, in the order of the file."""
     path = DATA / "eshop_clothing.csv.gz"
-    events = [event for part in read_file(path, Mapping.load(MAPPINGS / "eshop_clothing.toml"), Action) for event in part]
+    mapping = Mapping.load(MAPPINGS / "eshop_clothing.toml")
+    events = [event for part in read_file(path, mapping, Action) for event in part]
     source = pl.read_csv(path, separator=";", infer_schema=False)
     by_session = source.with_columns(pl.col("order").cast(pl.Int64)).sort(
         pl.col("session ID").cast(pl.Int64), "order", maintain_order=True

@@ -221,8 +221,7 @@ def test_many_streams_need_a_name_and_defaults_hold() -> None:
     parsed = intake.parse(body)
     assert [(e.stream, e.values) for e in parsed.accepted] == [("page_view", ("/", "GB"))]
     assert [r.error for r in parsed.rejected] == [
-        "an event names its stream, as this app has several; got no stream; "
-        'add "stream" with one of action, page_view',
+        'an event names its stream, as this app has several; got no stream; add "stream" with one of action, page_view',
         'action has no field "page"; got "/"; its fields are user, item, kind, category, price, quantity, weight, '
         "gift, stream, time, id",
     ]
@@ -269,7 +268,8 @@ def test_amounts_and_texts_survive_any_form_of_sending(rows: list[tuple[bool, De
     parts = []
     for as_text, amount, user in rows:
         price = json.dumps(str(amount)) if as_text else str(amount)
-        parts.append(f'{{"user": {json.dumps(user)}, "item": "i", "kind": "buy", "price": {price}, "time": 1}}'.encode())
+        rest = '"item": "i", "kind": "buy", "time": 1'
+        parts.append(f'{{"user": {json.dumps(user)}, "price": {price}, {rest}}}'.encode())
     intake = Intake([Action], Fixed())
     forms: list[Callable[[], bytes]] = [lambda: b"[" + b", ".join(parts) + b"]"]
     if parts:

@@ -205,10 +205,7 @@ def test_the_writer_waits_for_the_disk(log: SqliteLog) -> None:
 def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, seed: int) -> None:
     """A child killed in the middle of appends has kept every acknowledged batch, whole; the rest can be resent."""
     path = tmp_path / "log.sqlite"
-    code = (
-        "while True:\n    n = log.end\n"
-        "    say(str(log.append([event(i) for i in range(n, n + 1 + n % 37)], n).end))"
-    )
+    code = "while True:\n    n = log.end\n    say(str(log.append([event(i) for i in range(n, n + 1 + n % 37)], n).end))"
     rng = random.Random(seed)
     for _ in range(3):
         running = subprocess.Popen(child(code, path), stdout=subprocess.PIPE, text=True)
@@ -276,9 +273,12 @@ def test_a_full_file_system_refuses_and_keeps_the_rest(tmp_path: Path) -> None:
     """On a file system of 4 MB, filled up, the same holds: SQLite's own "disk is full" loses nothing."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = os.geteuid() == 0 and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "penstock-test", str(disk)], capture_output=True
-    ).returncode
+    mounted = (
+        os.geteuid() == 0
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "penstock-test", str(disk)], capture_output=True
+        ).returncode
+    )
     if not mounted:
         pytest.skip("a small file system can be mounted by root only")
     try:
