@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import polars as pl
 
 from penstock.clock import Clock, SystemClock, duration
 from penstock.errors import DefinitionError, NotFoundError
 from penstock.events import Event, Intake, SqliteLog, schema_of
 from penstock.features import View, define
-from penstock.learn import LambdaRank, Recipe
+from penstock.learn import LambdaRank, Recipe, Shown, join_outcomes
 from penstock.releases import Registry
 from penstock.releases.training import Step, Trained, train
 from penstock.retrieve import Popular, Source
@@ -211,6 +212,51 @@ class App:
             if self._runtime is not None:
                 self._runtime.refresh(wait=True)
         return trained
+
+    def impressions(self, decision: str | None = None, *, window: str = "1d", as_of: int | None = None) -> pl.DataFrame:
+        """Every item that was shown, with what came of it: training rows of the system's own making.
+
+        Args:
+            decision: its name; may be left out where the app has one.
+            window: how long after being shown an item the goal's event still counts as its outcome.
+            as_of: the moment from which to look, microseconds; labels that arrive later are not there yet.
+
+        Returns:
+            A row an item shown: decision_id, time, user, item, place (from 1), score, propensity, tier, release,
+            positive, mature (the window has closed, so that no event means none), delay_s (to the label's arrival).
+        """
+        chosen = self._decision(decision)
+        runtime = self.open()
+        runtime.decisions.flush()
+        decided = runtime.decisions.read(chosen.name)
+        strings = runtime.log.strings
+        size = [len(d.shown) for d in decided]
+        owner = np.repeat(np.arange(len(decided)), size)
+        none = np.zeros(0, np.uint32)
+        shown = Shown(
+            np.array([strings.code(d.entity) for d in decided], np.uint32)[owner],
+            np.concatenate([none, *(d.items[d.shown] for d in decided)]),
+            np.array([d.time for d in decided], np.int64)[owner],
+        )
+        now = max(self.clock.now(), runtime.log.newest) if as_of is None else as_of
+        rows = runtime.log.read(0, runtime.log.end)
+        found = join_outcomes(shown, chosen.recipe, rows, strings, window=duration(window), as_of=now)
+        return pl.DataFrame(
+            {
+                "decision_id": [decided[i].id for i in owner.tolist()],
+                "time": pl.Series(shown.time).cast(pl.Datetime("us", "UTC")),
+                "user": [decided[i].entity for i in owner.tolist()],
+                "item": strings.texts(shown.item),
+                "place": np.concatenate([none, *(np.arange(1, n + 1, dtype=np.uint32) for n in size)]),
+                "score": np.concatenate([np.zeros(0, np.float32), *(d.scores for d in decided)]),
+                "propensity": np.concatenate([np.zeros(0, np.float32), *(d.propensities for d in decided)]),
+                "tier": [decided[i].tier for i in owner.tolist()],
+                "release": pl.Series([decided[i].release for i in owner.tolist()], dtype=pl.String),
+                "positive": found.positive,
+                "mature": found.mature,
+                "delay_s": np.where(found.delay < 0, np.nan, found.delay / 1e6),
+            }
+        )
 
     @property
     def registry(self) -> Registry:
