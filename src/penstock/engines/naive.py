@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from penstock.aggregates.base import Event
 from penstock.clock import duration
 from penstock.features.plan import Plan
 from penstock.features.view import View, hop_of
@@ -23,28 +25,24 @@ class NaiveEngine:
     """
 
     def __init__(self, rows: Mapping[str, Rows], views: Sequence[View], strings: Strings) -> None:
-        self._events: dict[bytes, dict[tuple[int, ...], list[tuple[int, int, int, dict[str, Any]]]]] = {}
+        self._past: dict[tuple[bytes, str], dict[tuple[int, ...], _Past]] = {}
         for view in views:
-            by_key = self._events.setdefault(view.version, {})
             stream = rows.get(view.stream)
+            for name in view.features:
+                self._past[view.version, name] = {}
             if stream is None or not len(stream):
                 continue
             inputs = Plan([view]).inputs(stream, strings)
-            columns = {}
-            for name in view.features:
-                part = inputs[view.version, name]
-                columns[name] = [
-                    value if counts else None
-                    for counts, value in zip(part.counts.tolist(), part.values.tolist(), strict=True)
-                ]
             codes = [stream.fields[field].tolist() for field in view.by]
             keys: list[tuple[int, ...]] = list(zip(*codes, strict=True)) if codes else [()] * len(stream)
-            fixed = zip(stream.offset.tolist(), stream.time.tolist(), stream.tie.tolist(), keys, strict=True)
-            for i, (offset, time, tie, key) in enumerate(fixed):
-                if 0 not in key:
-                    by_key.setdefault(key, []).append(
-                        (offset, time, tie, {name: column[i] for name, column in columns.items()})
-                    )
+            columns = [column.tolist() for column in (stream.offset, stream.arrived, stream.time, stream.tie)]
+            for name in view.features:
+                part = inputs[view.version, name]
+                by_key = self._past[view.version, name]
+                every = zip(keys, part.counts.tolist(), part.values.tolist(), *columns, strict=True)
+                for key, counts, value, offset, arrived, time, tie in every:
+                    if counts and 0 not in key:
+                        by_key.setdefault(key, _Past()).add(offset, arrived, (value, time, tie))
 
     def value(self, view: View, key: tuple[int, ...], now: int, known: int | None) -> dict[str, Any]:
         """What the features of one entity are at `now`.
@@ -52,19 +50,10 @@ class NaiveEngine:
         Args:
             known: only events below this offset count (*as known*); None counts all (*as happened*).
         """
-        events = self._events[view.version].get(key, [])
         values: dict[str, Any] = {}
         for name, aggregate in view.features.items():
-            first = -(1 << 63)
-            if aggregate.window is not None:
-                window = duration(aggregate.window)
-                hop = hop_of(window)
-                first = (now - window) // hop * hop
-            inside = [
-                (columns[name], time, tie)
-                for offset, time, tie, columns in events
-                if first <= time <= now and (known is None or offset < known) and columns[name] is not None
-            ]
+            past = self._past[view.version, name].get(key)
+            inside = past.inside(_first(aggregate.window, now), now, known) if past else []
             values[name] = aggregate.plain_served(inside, now)
         return values
 
@@ -79,3 +68,38 @@ class NaiveEngine:
                 np.array(column, np.uint32).reshape(len(rows), width) if aggregate.is_list else np.array(column, float)
             )
         return out
+
+
+def _first(window: str | None, now: int) -> int | None:
+    """The earliest time that a window ending at `now` covers."""
+    if window is None:
+        return None
+    width = duration(window)
+    hop = hop_of(width)
+    return (now - width) // hop * hop
+
+
+class _Past:
+    """The events of one entity that one aggregate counts, in offset order."""
+
+    def __init__(self) -> None:
+        self._offsets: list[int] = []
+        self._arrived: list[int] = []
+        self._latest: list[int] = []
+        self._events: list[Event] = []
+
+    def add(self, offset: int, arrived: int, event: Event) -> None:
+        self._offsets.append(offset)
+        self._arrived.append(max(arrived, self._arrived[-1] if self._arrived else arrived))
+        self._latest.append(max(event[1], self._latest[-1] if self._latest else event[1]))
+        self._events.append(event)
+
+    def inside(self, first: int | None, now: int, known: int | None) -> list[Event]:
+        """Those with first ≤ time ≤ now and offset < known."""
+        stop = len(self._events) if known is None else bisect_left(self._offsets, known)
+        # Nothing happens after it arrives: while all that arrived did so before the window, none lies in it.
+        start = 0 if first is None else bisect_left(self._arrived, first)
+        part = self._events[start:stop]
+        if first is None and (not stop or self._latest[stop - 1] <= now):
+            return part
+        return [event for event in part if (first is None or first <= event[1]) and event[1] <= now]

@@ -1,0 +1,157 @@
+"""Every registered class goes to plain JSON and back unchanged, and its fingerprint is the same everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import MISSING, FrozenInstanceError, fields
+from typing import Any
+
+import polars as pl
+import pytest
+from polars import col
+
+import penstock as ps
+from penstock.aggregates import Aggregate
+from penstock.errors import DefinitionError, NotFoundError
+from penstock.registry import fingerprint, from_spec, get, kinds, names, registered, to_spec
+from penstock.retrieve import Source
+from penstock.serve.rerank import Rule
+
+BUYS = col("kind") == "buy"
+WINDOW: dict[str, Any] = {"window": "7d", "where": BUYS}
+NEAR: dict[str, Any] = {"of": "viewed", "recent": 7, "decay": 0.7, "neighbours": 30, "k": 25, "name": "near"}
+
+# One of each, far from its defaults. A new class is refused by the first test until it stands here.
+SAMPLES: dict[tuple[str, str], Any] = {
+    ("aggregate", "count"): ps.count(**WINDOW),
+    ("aggregate", "distinct"): ps.distinct("user", precision=6, **WINDOW),
+    ("aggregate", "last"): ps.last("item", k=50, **WINDOW),
+    ("aggregate", "latest"): ps.latest("category", **WINDOW),
+    ("aggregate", "max"): ps.max(col("price") * 2, default=-1.5, **WINDOW),
+    ("aggregate", "mean"): ps.mean("price", unit=0.25, default=0.0, **WINDOW),
+    ("aggregate", "min"): ps.min("price", default=0.0, **WINDOW),
+    ("aggregate", "recency"): ps.recency(default=3600.0, **WINDOW),
+    ("aggregate", "sum"): ps.sum("price", unit=0.01, **WINDOW),
+    ("aggregate", "top_k"): ps.top_k("category", k=7, capacity=99, **WINDOW),
+    ("ranker", "lambda_rank"): ps.LambdaRank(
+        goal=BUYS, request={"type": col("A.b"), "kind": ps.request(col("now").dt.hour()), "expr": col("c")}, trees=7,
+        leaves=5, learning_rate=0.05, min_leaf=3, negatives=9, labels="5d", valid="2d", most_labels=70, tolerance=0.1,
+        seed=5,
+    ),
+    ("request", "request"): ps.request(col("now").dt.hour()),
+    ("rule", "block"): ps.block("a", "b", field="brand"),
+    ("rule", "cap"): ps.cap("brand", most=3),
+    ("rule", "diversify"): ps.diversify("category", strength=0.9),
+    ("rule", "explore"): ps.explore(0.02, first=4),
+    ("rule", "pin"): ps.pin("gift-card", place=3),
+    ("source", "covisits"): ps.covisits(span="3d", steps=4, **NEAR),
+    ("source", "popular"): ps.popular(window="1d", by="country", of="home", where=BUYS, groups=3, k=30, name="near"),
+    ("source", "seen"): ps.seen("viewed", k=25, name="again"),
+    ("source", "session_neighbours"): ps.session_neighbours(
+        of="viewed", recent=7, gap="20min", sample=70, neighbours=30, k=25, name="near"
+    ),
+    ("source", "similar"): ps.similar(span="3d", steps=4, **NEAR),
+}  # fmt: skip
+
+
+def described(value: Any) -> Any:
+    """What the object holds, field by field, expressions as text."""
+    if isinstance(value, pl.Expr):
+        return value.meta.serialize(format="json")
+    if isinstance(value, dict):
+        return {key: described(part) for key, part in value.items()}
+    if isinstance(value, tuple(type(sample) for sample in SAMPLES.values())):
+        return type(value), {f.name: described(getattr(value, f.name)) for f in fields(value)}
+    return type(value), value
+
+
+def concrete(cls: Any) -> Iterator[type]:
+    for sub in cls.__subclasses__():
+        yield from concrete(sub)
+        if sub.__module__.startswith("penstock.") and not sub.__name__.startswith("_"):
+            yield sub
+
+
+def test_every_registered_class_has_a_sample() -> None:
+    assert set(SAMPLES) == {(kind, name) for kind in kinds() for name in names(kind)}
+    assert all(type(sample) is get(*key) for key, sample in SAMPLES.items())
+
+
+@pytest.mark.parametrize(("kind", "base"), [("aggregate", Aggregate), ("source", Source), ("rule", Rule)])
+def test_every_public_class_of_a_kind_is_registered(kind: str, base: type) -> None:
+    assert {get(kind, name) for name in names(kind)} == set(concrete(base))
+
+
+@pytest.mark.parametrize("key", SAMPLES, ids="-".join)
+class TestEachClass:
+    def test_its_sample_leaves_no_default_untried(self, key: tuple[str, str]) -> None:
+        # Some aggregates refuse a column, a default or a unit, and the newest one is k = 1; views have their own test.
+        refused = {"column", "default", "unit", "views"} | ({"k"} if key[1] == "latest" else set())
+        sample = SAMPLES[key]
+        for field in fields(sample):
+            if field.default is not MISSING and field.name not in refused:
+                assert getattr(sample, field.name) is not field.default, field.name
+
+    def test_its_definition_survives_json(self, key: tuple[str, str]) -> None:
+        sample = SAMPLES[key]
+        again = from_spec(json.loads(json.dumps(to_spec(sample))))
+        assert described(again) == described(sample)
+        assert to_spec(again) == to_spec(sample)
+
+    def test_it_is_frozen(self, key: tuple[str, str]) -> None:
+        with pytest.raises(FrozenInstanceError):
+            setattr(SAMPLES[key], fields(SAMPLES[key])[0].name, None)
+
+    def test_any_changed_field_changes_its_fingerprint(self, key: tuple[str, str]) -> None:
+        spec = to_spec(SAMPLES[key])
+        seen = {fingerprint(spec)} | {fingerprint({**spec, name: "changed"}) for name in spec}
+        assert len(seen) == 1 + len(spec)
+
+
+def test_fingerprints_are_the_same_in_every_process() -> None:
+    code = "import penstock as ps; from polars import col; from penstock.registry import fingerprint, to_spec;"
+    code += "print(fingerprint(to_spec(ps.count(window='7d', where=col('kind') == 'buy'))))"
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert printed == {fingerprint(to_spec(SAMPLES["aggregate", "count"]))}
+
+
+def test_fingerprints_are_what_they_were() -> None:
+    assert fingerprint({"b": [1, 2.5, None, True], "a": "ü"}) == fingerprint({"a": "ü", "b": [1, 2.5, None, True]})
+    assert fingerprint({"a": 1}) == "1f8c00645b7df6ce"
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(NotFoundError, match=r"a registered rule is named; got 'pins'; use one of block, .*pin"):
+        get("rule", "pins")
+    with pytest.raises(NotFoundError, match=r"got 'pin'; kinds are aggregate, .*rule"):
+        get("rules", "pin")
+
+
+def test_two_classes_do_not_share_a_name() -> None:
+    with pytest.raises(DefinitionError, match="each rule has a name of its own; got 'pin' twice"):
+        registered("rule", "pin")(type("Other", (), {}))
+    assert get("rule", "pin") is type(SAMPLES["rule", "pin"])
+
+
+def test_what_cannot_be_written_down_is_refused() -> None:
+    with pytest.raises(DefinitionError, match=r"plain values, expressions and registered objects; got object <"):
+        to_spec({"x": [object()]})
+
+
+def test_what_another_version_wrote_is_refused_with_a_remedy() -> None:
+    with pytest.raises(DefinitionError, match=r"Pin has the fields item, place; got colour; read the definition with"):
+        from_spec({**to_spec(ps.pin("a")), "colour": "red"})
+    with pytest.raises(DefinitionError, match="a written expression can be read again"):
+        from_spec({"expr": {"NoSuchNode": 1}})
+    with pytest.raises(NotFoundError, match="got 'pinned'"):
+        from_spec({**to_spec(ps.pin("a")), "type": "pinned"})
