@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json as json_
 import sys
 from collections.abc import Callable, Iterator
@@ -118,6 +119,9 @@ def serve(*, app: Path | None, home: Path, host: str, port: int, clock: str, jso
         say({"url": url}, f"serving {system.name} on {url} (Ctrl-C stops; operator's token in {home})", json)
         sys.stdout.flush()
 
+    # What is loaded by now stays: the collector need not walk it again in the middle of a request.
+    gc.collect()
+    gc.freeze()
     run(runtime, host, port, token=token, on_ready=ready)
 
 
