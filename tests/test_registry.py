@@ -64,7 +64,7 @@ def described(value: Any) -> Any:
         return value.meta.serialize(format="json")
     if isinstance(value, dict):
         return {key: described(part) for key, part in value.items()}
-    if isinstance(value, tuple(type(sample) for sample in SAMPLES.values())):
+    if type(value) in map(type, SAMPLES.values()):
         return type(value), {f.name: described(getattr(value, f.name)) for f in fields(value)}
     return type(value), value
 

@@ -1,0 +1,115 @@
+"""Every public name, command, option, address and metric stands in the docs; what they name exists; examples run."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+import penstock
+from penstock.cli import cli
+from penstock.events import Mapping
+from penstock.serve.metrics import Metrics
+from penstock.serve.openapi import document
+
+ROOT = Path(__file__).parents[1]
+PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]}
+ALL = "\n".join(PAGES.values())
+
+
+def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    for word, sub in getattr(command, "commands", {}).items():
+        yield f"{name} {word}", sub
+        yield from commands(sub, f"{name} {word}")
+
+
+COMMANDS = dict(commands(typer.main.get_command(cli), "penstock"))
+
+
+def options(command: str) -> set[str]:
+    found = (word for option in COMMANDS[command].params for word in (*option.opts, *option.secondary_opts))
+    return {word for word in found if word.startswith("-")}
+
+
+def section(command: str) -> str:
+    found = re.search(rf"^## {command}$(.*?)(?=^## |\Z)", PAGES["cli.md"], re.MULTILINE | re.DOTALL)
+    assert found, f"docs/cli.md has no section '## {command}'"
+    return found[1]
+
+
+def fenced(language: str) -> list[Any]:
+    return [
+        pytest.param(block, id=f"{page}-{at}")
+        for page, text in PAGES.items()
+        for at, block in enumerate(re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    ]
+
+
+def test_public_names_are_documented() -> None:
+    named = set(re.findall(r"\bps\.(\w+)", ALL))
+    assert set(penstock.__all__) - named == set(), "stand in no page"
+    assert named - set(penstock.__all__) == set(), "are named and do not exist"
+
+
+def test_commands_are_documented() -> None:
+    assert len(COMMANDS) > 5
+    assert re.findall(r"^## (penstock .*)$", PAGES["cli.md"], re.MULTILINE) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_documented(command: str) -> None:
+    rows = re.findall(r"^\| (`-.*?) \|", section(command), re.MULTILINE)
+    assert set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", " ".join(rows))) == options(command)
+
+
+def test_arguments_are_documented() -> None:
+    for command, given in COMMANDS.items():
+        for argument in given.params:
+            if not argument.opts[0].startswith("-"):
+                assert f"`{argument.name.upper()}`" in section(command), f"{argument.name} of {command}"
+
+
+def test_commands_in_the_docs_exist() -> None:
+    shell = "\n".join(re.findall(r"^```sh\n(.*?)^```", ALL, re.MULTILINE | re.DOTALL) + re.findall(r"`([^`\n]+)`", ALL))
+    used = re.findall(r"^(?:\.venv/bin/)?penstock (\w+)(.*)$", shell, re.MULTILINE)
+    words = {command.split()[1] for command in COMMANDS}
+    assert {word for word, _ in used} - {"COMMAND"} == words
+    for word, rest in used:
+        known = {option for command in COMMANDS if command.split()[1] == word for option in options(command)}
+        assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known | {"--help"}, f"penstock {word}{rest}"
+
+
+def test_addresses_are_documented() -> None:
+    described = document({"streams": {}, "decisions": [], "views": []})
+    known = {f"{verb.upper()} {path}" for path, verbs in described["paths"].items() for verb in verbs}
+    assert set(re.findall(r"^\| `((?:GET|POST) \S+)`", PAGES["http.md"], re.MULTILINE)) == known
+
+
+def test_metrics_are_documented() -> None:
+    exposed = re.findall(r"^# TYPE (penstock_\w+)", Metrics(lambda: 0).text().decode(), re.MULTILINE)
+    known = {name for name in exposed if not name.endswith("_created")}
+    assert known
+    assert set(re.findall(r"`(penstock_[a-z_]+)`", ALL)) == known
+
+
+def test_links_lead_somewhere() -> None:
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("block", fenced("python"))
+def test_python_examples_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "example.py").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("example.py", run_name="example")
+
+
+@pytest.mark.parametrize("block", fenced("toml"))
+def test_mapping_examples_are_mappings(block: str) -> None:
+    assert Mapping.parse(block).fields
