@@ -60,6 +60,11 @@ def get(kind: str, name: str) -> type:
         raise NotFoundError(f"a registered {kind} is named", got=repr(name), remedy=remedy) from None
 
 
+def name_of(value: Any) -> str:
+    """The name under which a registered object's class is known."""
+    return _NAMES[type(value)][1]
+
+
 def to_spec(value: Any) -> Any:
     """A registered object (or a plain value holding some) as JSON values; `from_spec` is the inverse.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.registry import name_of
 from penstock.types import Array
 
 Index = Mapping[str, Array]
@@ -54,7 +55,7 @@ class Source(ABC):
 
     @property
     def label(self) -> str:
-        return self.name or type(self).__name__.lower()
+        return self.name or name_of(self)
 
     @property
     def columns(self) -> tuple[str, ...]:
