@@ -18,7 +18,7 @@ POSTS = 120
 
 def live_posts(history: list[dict[str, Any]], draw: random.Random) -> list[list[dict[str, Any]]]:
     """Batches of one to five events after the history, by known and by new shoppers."""
-    users = sorted({event["user"] for event in history})[:30] + ["new-1", "new-2"]
+    users = [*sorted({event["user"] for event in history})[:30], "new-1", "new-2"]
     items = sorted({event["item"] for event in history})
     posts = []
     made = 0

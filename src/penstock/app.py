@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from penstock.clock import Clock, SystemClock, duration
-from penstock.errors import DefinitionError, NotFoundError
+from penstock.errors import DefinitionError, NotFoundError, PenstockError
 from penstock.events import Event, Intake, SqliteLog, schema_of
 from penstock.features import View, define
 from penstock.learn import LambdaRank, Recipe, Shown, join_outcomes
@@ -204,9 +205,11 @@ class App:
         chosen = self._decision(decision)
         log = self._runtime.log if self._runtime is not None else self.log()
         folder = self.home / "releases"
-        trained = train(chosen.recipe, log, folder, app=self.name, log_id=log.id, until=until, step=step)
-        if self._runtime is None:
-            log.close()
+        try:
+            trained = train(chosen.recipe, log, folder, app=self.name, log_id=log.id, until=until, step=step)
+        finally:
+            if self._runtime is None:
+                log.close()
         if promote:
             self.registry.promote(trained.release)
             if self._runtime is not None:
@@ -289,13 +292,28 @@ def load(path: Path | str) -> App:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except PenstockError:
+        raise
+    except Exception as error:
+        raise DefinitionError(
+            "an app file is Python that runs", got=f"{type(error).__name__} in {_place(error, file)}: {error}",
+            remedy=f"correct it: python {file} shows more",
+        ) from error  # fmt: skip
     apps = {id(value): value for value in vars(module).values() if isinstance(value, App)}
     if len(apps) != 1:
         raise DefinitionError(
             "an app file defines one App", got=f"{len(apps)} in {file}", remedy='write app = ps.App("shop")'
         )
     return next(iter(apps.values()))
+
+
+def _place(error: Exception, file: Path) -> str:
+    """The line of the app file at which it failed."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
+    return f"{file}, line {line}" if line else str(file)
 
 
 def _decision(

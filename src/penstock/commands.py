@@ -70,10 +70,10 @@ def ingest(
     with _log(system) as log:
         if rejects:
             found = log.rejects(most)
-            lines = [
-                f"{r['source']} #{r['index']} {r['field']}: {r['rule']}; got {r['got']}; {r['remedy']}" for r in found
-            ]
-            say({"rejects": found}, "\n".join(lines) or "nothing was refused", json)
+            refused = [(one.source, one.rejection) for one in found]
+            lines = [f"{source} #{one.index} {one.field}: {one.error}" for source, one in refused]
+            rows = [{"time": one.time, "source": one.source, **asdict(one.rejection)} for one in found]
+            say({"rejects": rows}, "\n".join(lines) or "nothing was refused", json)
             return
         if archive:
             moved = log.archive(log.end)
@@ -111,9 +111,9 @@ def serve(*, app: Path | None, home: Path, host: str, port: int, clock: str, jso
     system = open_app(app, home)
     if clock == "events":
         system.clock = EventsClock()
-    token = operator_token(home)
     with Printer(json).step("open the store") as step:
         runtime = system.open(future=None if clock == "events" else "5min", progress=step.progress)
+    token = operator_token(home)
 
     def ready(url: str) -> None:
         say({"url": url}, f"serving {system.name} on {url} (Ctrl-C stops; operator's token in {home})", json)

@@ -238,6 +238,10 @@ class Runtime:
         self._count_popular([release])
 
         def swap() -> None:
+            if self.registry.champion(release.decision) != release.id:
+                # The pointer moved on while it was loading.
+                self._loading.discard(release.id)
+                return
             if self._engine.behind(release.recipe.views):
                 self._engine.step()
                 self._writer.call(swap)
