@@ -108,9 +108,7 @@ def test_a_chunked_body_within_the_limit_is_taken(call: Client) -> None:
 
 def test_who_asks_before_sending_too_much_is_refused_without_a_go_ahead(server: BackgroundServer) -> None:
     with socket.create_connection((server.host, server.port), timeout=20) as line:
-        line.sendall(
-            b"POST /v1/events HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
-        )
+        line.sendall(b"POST /v1/events HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n")
         answer = answer_on(line)
         assert answer.status == 413
         assert answer.headers["connection"] == "close"

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from penstock.clock import DAY, MINUTE, SECOND
 from penstock.demo.baselines import Covisits, Popular, Recent, Touch, score_baselines, touch
 from penstock.demo.figures import hit_rate, mrr
-from penstock.printing import Printer
 from penstock.demo.replay import ReplayResult, replay
+from penstock.printing import Printer
 
 TAOBAO = Path(__file__).parents[2] / "shared/data/clickstream/taobao.csv.gz"
 Reply = tuple[int, bytes]

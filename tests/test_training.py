@@ -170,8 +170,7 @@ def test_a_source_that_is_chosen_is_what_the_release_runs(app: ps.App) -> None:
     assert model_of(trained, folder) == {"model": "source", "place": sources.index(trained.chosen)}
 
 
-@pytest.mark.xfail(reason="a chosen baseline from outside the recipe is reported, and trees are released", strict=True)
-def test_a_baseline_that_the_recipe_lacks_is_not_said_to_be_released(app: ps.App) -> None:
+def test_a_baseline_that_the_recipe_lacks_is_released_when_it_is_chosen(app: ps.App) -> None:
     app.ingest(helpers.history())
     trained, folder = fitted(app, tolerance=0.0)
     assert (trained.chosen == "lambdarank") == (model_of(trained, folder)["model"] == "trees")

@@ -31,9 +31,12 @@ cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     epilog="Start with: penstock demo",
 )
-release = typer.Typer(help="List releases, and move the pointer to the champion.", no_args_is_help=True)
+release = typer.Typer(
+    help="List releases, and move the pointer to the champion.", no_args_is_help=True, rich_markup_mode=None
+)
 cli.add_typer(release, name="release")
 
 AppFile = Annotated[

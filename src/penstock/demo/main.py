@@ -76,7 +76,7 @@ def run(
 
 def _empty(home: Path) -> None:
     """Makes a fresh home; only a folder that an earlier demo made is emptied."""
-    if home.exists() and any(home.iterdir()) and not (home / MARK).exists():
+    if home.exists() and not (home / MARK).exists() and (home.is_file() or any(home.iterdir())):
         raise RequestError(
             "the demo empties its home folder first", got=f"{home}, which no demo made", remedy="choose another --home"
         )

@@ -69,6 +69,10 @@ class Replay:
         self._batch = BatchEngine(rows, strings)
         self._newest = np.r_[0, np.maximum.accumulate(self.rows.time)] if len(self.rows) else np.zeros(1, np.int64)
 
+    def of(self, recipe: Recipe) -> Replay:
+        """The same log for another recipe on its stream."""
+        return Replay(recipe, {recipe.stream: self.rows}, self.strings)
+
     def labels(self, start: int, stop: int) -> Labels:
         """The goal's events with start ≤ time < stop (microseconds), each a decision just before it."""
         recipe, rows = self.recipe, self.rows

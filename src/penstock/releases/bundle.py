@@ -23,13 +23,14 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Release:
-    """A loaded release. `defaults` (n,) are the items shown when nothing else can be."""
+    """A loaded release. `defaults` (n,) are the items shown when nothing else can be; `warmup` are requests."""
 
     id: str
     recipe: Recipe
     model: Model
     indexes: Mapping[str, Index]
     defaults: Array
+    warmup: Sequence[Mapping[str, Any]]
     manifest: Mapping[str, Any]
 
     @property
@@ -135,7 +136,8 @@ def read(folder: Path, name: str) -> Release:
     # Plain views of the maps: fancy indexing of np.memmap costs ten times as much.
     plain = {label: {name: np.asarray(array) for name, array in index.items()} for label, index in indexes.items()}
     defaults = np.load(path / "defaults.npy", allow_pickle=False)
-    return Release(name, recipe, load(path, manifest["model"]), plain, defaults, manifest)
+    warmup = json.loads((path / "warmup.json").read_text())
+    return Release(name, recipe, load(path, manifest["model"]), plain, defaults, warmup, manifest)
 
 
 def _digest(path: Path) -> str:

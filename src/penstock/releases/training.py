@@ -82,6 +82,10 @@ def train(
         valid, held = _part(replay, spans[-1], negatives=None, progress=progress)
     with run.timed("compare rankers"):
         comparison = _compare(replay, valid, held, trees, fit_seconds)
+    plain = _session_source(recipe)
+    if comparison.chosen == plain.label and plain not in recipe.sources:
+        # The baseline that was only compared wins: it becomes a source of what is released.
+        recipe = replace(recipe, sources=(*recipe.sources, plain))
     chosen = next((i for i, source in enumerate(recipe.sources) if source.label == comparison.chosen), None)
     model: Model = trees
     if chosen is not None:
@@ -92,7 +96,7 @@ def train(
             _, last = _part(replay, spans[-1], negatives=recipe.rank.negatives)
             model = trees = _fit(recipe, [*newest, last])
     with run.timed("build the release's indexes"):
-        indexes = replay.fit(until)
+        indexes = replay.of(recipe).fit(until)
     report = _report(replay, comparison, trees, held, valid, sum(len(x) for x, _ in train_parts), run, app, until)
     with run.timed("write the release"):
         release = write(
@@ -103,7 +107,7 @@ def train(
             defaults=_defaults(replay),
             report=report,
             report_html=render(report),
-            baseline=_baseline(recipe, held),
+            baseline=_baseline(replay.recipe, held),
             warmup=[{"user": log.strings.text(int(code))} for code in valid.key[:20]],
             data={"log": log_id, "from": 0, "until": until, "newest": int(replay.rows.time.max())},
         )
@@ -171,7 +175,7 @@ def _compare(replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_se
         "user activity": binned(_counts(past.fields[recipe.by], labels.key)),
         "item popularity": binned(_counts(past.fields[recipe.item], labels.item)),
     }
-    catalogue = len(np.unique(past.fields[recipe.item]))
+    catalogue = len(np.unique(replay.rows.fields[recipe.item]))
     return compare(
         candidates,
         labels.key,
@@ -213,12 +217,9 @@ def _judge(
 
 def _session_neighbours(replay: Replay, labels: Labels, complexity: int) -> Candidate:
     """The strong plain baseline, even where the recipe does not use it."""
-    recipe = replay.recipe
-    needs = [need for source in recipe.sources for need in source.needs() if need in recipe.lists]
-    source = SessionNeighbours(needs[0] if needs else "recent")
-    alone = replace(recipe, sources=(source,), leave_out=())
+    source = _session_source(replay.recipe)
     start = time.perf_counter()
-    other = Replay(alone, {recipe.stream: replay.rows}, replay.strings)
+    other = replay.of(replace(replay.recipe, sources=(source,)))
     index = other.fit(int(labels.known[0]))
     fitted = time.perf_counter() - start
     held = other.candidates(labels, index)
@@ -228,6 +229,13 @@ def _session_neighbours(replay: Replay, labels: Labels, complexity: int) -> Cand
         np.zeros((len(positive), 0), np.float32), np.repeat(np.arange(len(held)), groups), positive, groups, held
     )
     return _judge(source.label, complexity, SourceOrder(0), data, np.r_[0, np.cumsum(groups)], fitted, only=0)
+
+
+def _session_source(recipe: Recipe) -> SessionNeighbours:
+    """The recipe's own session neighbours, or those of the list that its first source reads."""
+    own = [source for source in recipe.sources if isinstance(source, SessionNeighbours)]
+    needs = [need for source in recipe.sources for need in source.needs() if need in recipe.lists]
+    return own[0] if own else SessionNeighbours(needs[0] if needs else "recent")
 
 
 def _counts(codes: NDArray[np.uint32], asked: NDArray[np.uint32]) -> NDArray[np.int64]:

@@ -27,6 +27,8 @@ class _Neighbours(Source):
         span: items further apart in time than this are no pair.
         steps: nor are items further apart in the sequence than this.
         neighbours: how many to keep an item.
+        norm: the power of both items' visits that divides a pair's weight: 0.5 makes scores cosines, 0 leaves
+            plain counts, which favour what is popular.
     """
 
     of: str = "recent"
@@ -37,6 +39,7 @@ class _Neighbours(Source):
     span: str = "1d"
     steps: int = 10
     neighbours: int = 40
+    norm: float = 0.5
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -54,7 +57,7 @@ class _Neighbours(Source):
         pairs = [self._pairs(past, step) for step in range(1, self.steps + 1)]
         source, target = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
         weight = np.concatenate([np.full(len(pair[0]), self.weight(step + 1)) for step, pair in enumerate(pairs)])
-        return _top_neighbours(source, target, weight, past.item, self.neighbours)
+        return _top_neighbours(source, target, weight, past.item, self.neighbours, self.norm)
 
     def _pairs(self, past: History, step: int) -> tuple[Array, Array]:
         a, b = slice(None, -step), slice(step, None)
@@ -138,14 +141,16 @@ class Similar(_Neighbours):
         return 1.0
 
 
-def _top_neighbours(source: Array, target: Array, weight: Array, items: Array, most: int) -> dict[str, Array]:
+def _top_neighbours(
+    source: Array, target: Array, weight: Array, items: Array, most: int, norm: float
+) -> dict[str, Array]:
     known, visits = np.unique(items, return_counts=True)
     packed = (source.astype(np.uint64) << np.uint64(32)) | target
     pair, inverse = np.unique(packed, return_inverse=True)
     total = np.bincount(inverse, weights=weight, minlength=len(pair))
     a = np.searchsorted(known, (pair >> np.uint64(32)).astype(np.uint32))
     near = (pair & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    score = total / np.sqrt((visits[a] + 1.0) * (visits[np.searchsorted(known, near)] + 1.0))
+    score = total / ((visits[a] + 1.0) * (visits[np.searchsorted(known, near)] + 1.0)) ** norm
     order = np.lexsort((near, -score, a))
     a = a[order]
     first = np.searchsorted(a, np.arange(len(known) + 1))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.clock import Clock
-from penstock.errors import RequestError
+from penstock.errors import PenstockError, RequestError
 from penstock.features.assemble import Read
 from penstock.features.records import decode, fold
 from penstock.features.view import View
@@ -59,6 +61,11 @@ class Cost:
         # One request in twenty: fast enough to notice trouble, slow enough not to follow a single stall.
         self._deviation += (abs(ms - self._mean) - self._deviation) / 20
         self._mean += (ms - self._mean) / 20
+
+    def forget(self) -> None:
+        """Trusts the past a little less: what is never tried again would never be found to be quick again."""
+        self._mean *= 0.95
+        self._deviation *= 0.95
 
     @property
     def expected(self) -> float:
@@ -117,6 +124,19 @@ class Decider:
     costs: dict[str, Cost] = field(default_factory=lambda: {stage: Cost() for stage in STAGES})
     failures: int = 0
 
+    def take(self, release: Release) -> None:
+        """Puts a release in charge, after answering its warm-up requests unheard."""
+        costs = {stage: Cost() for stage in STAGES}
+        for place, request in enumerate(release.warmup):
+            timer = Timer(math.inf)
+            with suppress(PenstockError):
+                self._personal(release, str(request["user"]), {}, self.decision.k, timer, random.Random(place))
+            # The first answers load and build what later ones find ready.
+            for stage in STAGES if place >= len(release.warmup) // 2 else ():
+                costs[stage].add(timer.stages.get(stage, 0.0))
+        # One reference moves: requests before it end on the old release, those after begin on the new.
+        self.costs, self.release = costs, release
+
     def decide(self, request: DecideRequest) -> Answer:
         """Answers one request; whatever fails inside, some tier answers."""
         timer = Timer(request.budget_ms or self.decision.budget / 1_000)
@@ -125,9 +145,16 @@ class Decider:
         context = self._context(request)
         release = self.release
         outcome = None
-        if release is not None and timer.left > sum(cost.expected for cost in self.costs.values()):
+        if release is None:
+            pass
+        elif timer.left <= sum(cost.expected for cost in self.costs.values()):
+            for cost in self.costs.values():
+                cost.forget()
+        else:
             try:
                 outcome = self._personal(release, request.user, context, k, timer, random.Random(name))
+                for stage in STAGES:
+                    self.costs[stage].add(timer.stages.get(stage, 0.0))
             except Exception:
                 # A store or model that fails must not take the shop down; the failure is counted and logged.
                 self.failures += 1
@@ -158,34 +185,29 @@ class Decider:
             codes = {recipe.by: user, **{name: context.get(name, "") for name in recipe.context}}
             keys = {name: np.array([self.strings.code(text)], np.uint32) for name, text in codes.items()}
             opened = recipe.assembler.open(read, keys, np.array([now]))
-            self._lap(timer, "features", final=False)
+            timer.lap("features")
             lists = opened.lists(0)
             popular = popular_lists(recipe, lists, {n: p.lists for n, p in self.popularity.items()})
             found = retrieve(recipe, Query(lists, popular), release.indexes)
-            self._lap(timer, "retrieve")
+            timer.lap("retrieve")
             if not len(found.items):
                 return None
             owner = np.zeros(len(found.items), np.int64)
             matrix = recipe.assembler.matrix(read, opened, owner, found.items, found.scores)
-            self._lap(timer, "features")
+            timer.lap("features")
         # Training saw float32; the digest is of what was computed, in full.
         scores = release.model.score(matrix.rows.astype(np.float32), found)
-        self._lap(timer, "score")
+        timer.lap("score")
         order = np.argsort(-scores, kind="stable")
         slate = Slate(found.items, order, matrix.attributes, np.ones(len(order)))
         for rule in self.decision.rules:
             slate = rule.apply(slate, k, self.strings, draw)
-        self._lap(timer, "rerank")
+        timer.lap("rerank")
         seen = any(lists[need].any() for source in recipe.sources for need in source.needs())
         tier = "personal" if seen else "popular"
         padded = np.r_[scores, np.zeros(len(slate.items) - len(scores))]
         result = (slate.order[:k], padded[slate.order[:k]], slate.propensity[:k])
         return _Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, digests(matrix.rows))
-
-    def _lap(self, timer: Timer, stage: str, *, final: bool = True) -> None:
-        timer.lap(stage)
-        if final:
-            self.costs[stage].add(timer.stages[stage])
 
     def _fallback(self, context: Mapping[str, str], k: int, timer: Timer) -> _Outcome:
         """The segment's popular items, else everyone's, else the release's static list."""

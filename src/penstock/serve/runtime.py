@@ -77,9 +77,9 @@ class Runtime:
         self._engine = StreamEngine(log, store, [*views, *(v for r in releases.values() for v in r.recipe.views)])
         self._forget_views()
         self._engine.catch_up(progress)
+        self._count_popular(list(releases.values()))
         for release in releases.values():
             self._take_charge(release)
-        self._count_popular(list(releases.values()))
         self._writer = Writer(log, self._engine, clock, self._saw)
 
     def __enter__(self) -> Runtime:
@@ -236,24 +236,25 @@ class Runtime:
         self._loading.add(release.id)
         self._engine.add(release.recipe.views)
         self._count_popular([release])
+        self._swap(release)
 
-        def swap() -> None:
-            if self.registry.champion(release.decision) != release.id:
-                # The pointer moved on while it was loading.
-                self._loading.discard(release.id)
-                return
-            if self._engine.behind(release.recipe.views):
+    def _swap(self, release: Release) -> None:
+        try:
+            # The pointer may have moved on while it was loading.
+            wanted = self.registry.champion(release.decision) == release.id
+            if wanted and self._engine.behind(release.recipe.views):
                 self._engine.step()
-                self._writer.call(swap)
+                self._writer.call(lambda: self._swap(release))
                 return
-            self._take_charge(release)
+            if wanted:
+                self._take_charge(release)
+        except BaseException:
             self._loading.discard(release.id)
-
-        swap()
+            raise
+        self._loading.discard(release.id)
 
     def _take_charge(self, release: Release) -> None:
-        # One reference moves: requests before it end on the old release, those after begin on the new.
-        self._deciders[release.decision].release = release
+        self._deciders[release.decision].take(release)
 
     def _count_popular(self, releases: Sequence[Release]) -> None:
         wanted = live_sources([d.decision for d in self._deciders.values()], releases)

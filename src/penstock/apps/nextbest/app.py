@@ -74,7 +74,7 @@ class Home:
     candidates = [
         ps.seen("recent", k=100),
         ps.covisits("recent", k=60),
-        ps.similar("recent", k=40),
+        ps.covisits("recent", k=40, name="together", norm=0.0),
         ps.popular(by="category", of="categories", k=15),
         ps.popular(window="1d", k=10),
     ]
