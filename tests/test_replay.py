@@ -355,7 +355,7 @@ RESULT = {
     "freshness_p50_ms": None,
     "waterfall_ms": {"score": 0.7},
     "tiers": {"personal": 1.0},
-    "audit_rows": 10_000,
+    "audit_values": 10_000,
     "audit_mismatches": 0,
     "errors": 1,
     "errors_by_kind": {"decide 503": 1},

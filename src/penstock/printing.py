@@ -81,7 +81,7 @@ class Printer:
 
         A figure that `result` lacks, or that is None, is left out. Read are ``[popular_|covisit_|recent_]hit_rate_20``
         and ``mrr_20``, ``{decide|post|freshness}_p{50|99}_ms``, ``waterfall_ms``, ``tiers``, ``events_per_second``,
-        ``audit_rows``, ``audit_mismatches``, ``errors``, ``errors_by_kind``, ``error_examples`` and ``seconds``.
+        ``audit_values``, ``audit_mismatches``, ``errors``, ``errors_by_kind``, ``error_examples`` and ``seconds``.
         """
         self._console.print()
         self._console.print(self._rates(result))
@@ -126,10 +126,10 @@ def _lines(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "tiers", ", ".join(f"{tier} {share:.1%}" for tier, share in tiers.items())
     if rate := result.get("events_per_second"):
         yield "throughput", f"{rate:,.0f} events/s"
-    if (rows := result.get("audit_rows")) is not None:
+    if (values := result.get("audit_values")) is not None:
         wrong = result.get("audit_mismatches", 0)
         verdict = "served and recomputed agree" if not wrong else f"{wrong:,} MISMATCHES"
-        yield "audit", f"{verdict} on {rows:,} values" if rows else "nothing was compared"
+        yield "audit", f"{verdict} on {values:,} values" if values else "nothing was compared"
     if (errors := result.get("errors")) is not None:
         yield "errors", f"{errors:,}"
     examples = result.get("error_examples", {})
