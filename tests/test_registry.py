@@ -48,13 +48,13 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("rule", "diversify"): ps.diversify("category", strength=0.9),
     ("rule", "explore"): ps.explore(0.02, first=4),
     ("rule", "pin"): ps.pin("gift-card", place=3),
-    ("source", "covisits"): ps.covisits(span="3d", steps=4, **NEAR),
+    ("source", "covisits"): ps.covisits(span="3d", steps=4, norm=0.25, **NEAR),
     ("source", "popular"): ps.popular(window="1d", by="country", of="home", where=BUYS, groups=3, k=30, name="near"),
     ("source", "seen"): ps.seen("viewed", k=25, name="again"),
     ("source", "session_neighbours"): ps.session_neighbours(
         of="viewed", recent=7, gap="20min", sample=70, neighbours=30, k=25, name="near"
     ),
-    ("source", "similar"): ps.similar(span="3d", steps=4, **NEAR),
+    ("source", "similar"): ps.similar(span="3d", steps=4, norm=0.25, **NEAR),
 }  # fmt: skip
 
 

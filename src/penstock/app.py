@@ -21,8 +21,9 @@ from penstock.releases import Registry
 from penstock.releases.training import Step, Trained, train
 from penstock.retrieve import Popular, Source
 from penstock.serve.decide import Decision
+from penstock.serve.lock import HomeLock
 from penstock.serve.requests import Answer, DecideRequest
-from penstock.serve.rerank import Rule
+from penstock.serve.rerank import Explore, Rule
 from penstock.serve.runtime import Runtime
 from penstock.stores import LmdbStore
 from penstock.types import Progress
@@ -127,8 +128,10 @@ class App:
             progress: told while the store catches up.
         """
         if self._runtime is None:
+            lock = HomeLock(self.home)
             self._runtime = Runtime(
                 self.home,
+                lock=lock,
                 log=self.log(),
                 store=LmdbStore(self.home / "store"),
                 intake=self.intake(future=future),
@@ -341,7 +344,14 @@ def _decision(
         int(body.get("most", 250)),
     )  # fmt: skip
     fallback = _all(body, "fallback", Popular)
-    return Decision(recipe, _all(body, "rerank", Rule), fallback, budget, k)
+    rules = _all(body, "rerank", Rule)
+    if any(isinstance(rule, Explore) for rule in rules[:-1]):
+        raise DefinitionError(
+            "exploration comes last, since later rules would change the chances that it logs",
+            got=f"{name}.rerank with ps.explore before {type(rules[-1]).__name__}",
+            remedy="move ps.explore to the end",
+        )
+    return Decision(recipe, rules, fallback, budget, k)
 
 
 def _all(body: Mapping[str, Any], name: str, cls: type[Any]) -> tuple[Any, ...]:

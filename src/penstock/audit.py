@@ -118,7 +118,7 @@ def _check(audit: Audit, one: Decided, release: Release, naive: NaiveEngine, str
     keys = {name: np.array([strings.code(text)], np.uint32) for name, text in codes.items()}
     opened = recipe.assembler.open(read, keys, np.array([one.time]))
     items = one.items[: len(one.found_by)]
-    scores = _plain_scores(release, opened.lists(0), items, one.found_by)
+    scores = _plain_scores(release, opened.lists(0), items)
     matrix = recipe.assembler.matrix(read, opened, np.zeros(len(items), np.int64), items, scores)
     expected = digests(matrix.rows)
     audit.decisions += 1
@@ -133,18 +133,18 @@ def _check(audit: Audit, one: Decided, release: Release, naive: NaiveEngine, str
 
 
 def _plain_scores(
-    release: Release, lists: Mapping[str, NDArray[np.uint32]], items: NDArray[np.uint32], found_by: NDArray[np.uint32]
+    release: Release, lists: Mapping[str, NDArray[np.uint32]], items: NDArray[np.uint32]
 ) -> NDArray[np.float64]:
     """The source scores of logged candidates, by each source's plain definition."""
     recipe = release.recipe
     out = np.full((len(items), len(recipe.assembler.scores)), np.nan)
     column = 0
-    for place, source in enumerate(recipe.sources):
+    for source in recipe.sources:
         width = len(source.columns)
         if width:
             plain = source.plain(Query(lists, {}), release.indexes.get(source.label, {}))
             for row, item in enumerate(items.tolist()):
-                if item in plain and found_by[row] >> place & 1:
+                if item in plain:
                     out[row, column : column + width] = plain[item]
         column += width
     return out

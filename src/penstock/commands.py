@@ -6,7 +6,7 @@ import gc
 import json as json_
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from penstock.errors import MappingError, PenstockError, RequestError
 from penstock.events import Event, Mapping, ingest_file
 from penstock.printing import Printer
 from penstock.releases import Registry, Release, read
+from penstock.serve.lock import HomeLock
 from penstock.serve.server import run
 from penstock.serve.token import operator_token
 from penstock.types import Progress
@@ -67,7 +68,8 @@ def ingest(
 ) -> None:  # fmt: skip
     system = open_app(app, home)
     printer = Printer(json)
-    with _log(system) as log:
+    # Listing needs no lock; writing beside a running server would go unseen by it.
+    with nullcontext() if rejects else HomeLock(home), _log(system) as log:
         if rejects:
             found = log.rejects(most)
             refused = [(one.source, one.rejection) for one in found]
@@ -144,9 +146,10 @@ def audit(*, app: Path | None, home: Path, decisions: int, seed: int, json: bool
     lines = [f"  {name}: {rows:,} rows differ" for name, rows in differ.items()]
     lines += [f"freshness: {found.stale:,} decisions missed an accepted event, by at most {found.stale_ms:.1f} ms"]
     lines += [f"lateness: for {found.late:,} decisions an event had happened and not yet arrived"]
-    lines += ["every value agrees" if not differ else "SERVING AND LOG DISAGREE"]
+    agree = "every value agrees" if found.decisions else "no served decision could be audited: serve some first"
+    lines += [agree if not differ else "SERVING AND LOG DISAGREE"]
     say(result, "\n".join(lines), json)
-    if differ:
+    if differ or not found.decisions:
         raise SystemExit(1)
 
 

@@ -57,6 +57,7 @@ class Count(Aggregate):
         return float(len(events))
 
 
+_LARGEST = float(2**62)
 _SUM = np.dtype([("low", "<u8"), ("high", "<i8"), ("count", "<i8")])
 
 
@@ -88,11 +89,8 @@ class _Total(Aggregate):
         if values.dtype.kind != "f":
             return values.astype(np.int64, copy=False)
         scaled = np.rint(values / (self.unit or 1.0))
-        if np.abs(scaled).max(initial=0.0) >= 2**62:
-            raise OverflowedError(
-                "a value in units fits 62 bits", got=str(values.max()), remedy="declare a larger unit"
-            )
-        return scaled.astype(np.int64)
+        # One absurd value must not stop the stream: it counts as the largest, and shows when it is read.
+        return np.clip(scaled, -_LARGEST, _LARGEST).astype(np.int64)
 
     def lift(self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64]) -> Array:
         whole = self._whole(values)
@@ -134,7 +132,10 @@ class _Total(Aggregate):
     def _plain_total(self, events: Sequence[Event]) -> int:
         if self.unit is None:
             return sum(int(value) for value, _, _ in events)
-        return sum(round(value / self.unit) if isinstance(value, float) else int(value) for value, _, _ in events)
+        return sum(
+            round(max(-_LARGEST, min(value / self.unit, _LARGEST))) if isinstance(value, float) else int(value)
+            for value, _, _ in events
+        )
 
     def _scale(self) -> float:
         return 1.0 if self.unit is None else self.unit

@@ -87,7 +87,13 @@ def _empty(home: Path) -> None:
 
 def _goal(stream: Stream, history: Sequence[Accepted]) -> str:
     """What is asked before: views where there are any, purchases otherwise."""
-    place = [f.name for f in stream.schema.fields].index("kind")
+    names = [f.name for f in stream.schema.fields]
+    if not {"kind", "user", "item"} <= set(names):
+        raise RequestError(
+            "the demo replays events with the fields user, item and kind", got=", ".join(names),
+            remedy="rename fields, or use penstock ingest, train and serve",
+        )  # fmt: skip
+    place = names.index("kind")
     kinds = Counter(event.values[place] for event in history)
     return "view" if kinds["view"] else "buy"
 

@@ -52,7 +52,7 @@ class StreamEngine:
 
     def behind(self, views: Sequence[View] | None = None) -> int:
         """How many of the log's events the slowest of `views` (all by default) has yet to see."""
-        versions = self._applied if views is None else [view.version for view in views]
+        versions = list(self._applied) if views is None else [view.version for view in views]
         return max((self._log.end - self._applied.get(version, 0) for version in versions), default=0)
 
     def catch_up(self, progress: Progress | None = None, batch: int = BATCH) -> None:
@@ -89,10 +89,11 @@ class StreamEngine:
                     inputs = self._plan(stream).inputs(part, self._log.strings)
                     for view in views:
                         records.extend(_updates(view, part, inputs, snapshot, self._newest))
-        self._applied.update(dict.fromkeys(versions, end))
+        moved = {**self._applied, **dict.fromkeys(versions, end)}
         # The records of views still being back-filled reflect less; `applied` says how much.
-        offset = max(self._applied.values(), default=end)
+        offset = max(moved.values(), default=end)
         self._store.write(records, dict.fromkeys(versions, end), offset, self._newest)
+        self._applied = moved  # only what the store took counts as seen
 
     def _plan(self, stream: str) -> Plan:
         if stream not in self._plans:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.engines import BatchEngine
+from penstock.errors import ReleaseError
 from penstock.features.assemble import Read, Requests
 from penstock.features.columns import check_element_wise, matches
 from penstock.features.plan import Plan
@@ -64,6 +65,12 @@ class Replay:
 
     def __init__(self, recipe: Recipe, rows: Mapping[str, Rows], strings: Strings) -> None:
         self.recipe = recipe
+        if recipe.stream not in rows:
+            raise ReleaseError(
+                f"training {recipe.name} needs events of {recipe.stream}",
+                got="none",
+                remedy="penstock ingest FILE first",
+            )
         self.rows = rows[recipe.stream]
         self.strings = strings
         self._batch = BatchEngine(rows, strings)

@@ -53,6 +53,7 @@ def join_outcomes(
     delay = np.full(n, -1, np.int64)
     if part is not None and len(part) and n:
         hit = matches(recipe.rank.filter, part, recipe.views[0].schema, strings) & (part.arrived <= as_of)
+        hit &= (part.fields[recipe.by] != 0) & (part.fields[recipe.item] != 0)
         part = part.take(np.flatnonzero(hit))
         pair = _pack(part.fields[recipe.by], part.fields[recipe.item])
         order = np.lexsort((part.time, pair))

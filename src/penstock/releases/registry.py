@@ -102,8 +102,9 @@ class Registry:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._file.open("ab+") as file:
             file.seek(0)
-            torn = not file.read().endswith(b"\n") and file.tell() > 0
-            file.write((b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
+            # What a crash left of a line goes; the file then ends with a whole one.
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(json.dumps(line).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         return line

@@ -120,7 +120,7 @@ def _powers(decay: float, n: int) -> NDArray[np.float64]:
 class Covisits(_Neighbours):
     """Items visited close to one another: a pair d places apart counts d ** -0.5.
 
-    Scores are cosines: the pair's weight over the root of both items' visits. After Sarwar et al.,
+    By default scores are cosines: the pair's weight over the root of both items' visits. After Sarwar et al.,
     "Item-based collaborative filtering" (2001), on sequences instead of baskets.
     """
 

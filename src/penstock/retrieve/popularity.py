@@ -19,7 +19,7 @@ from penstock.types import Array, Rows, Schema, Strings
 
 
 @registered("source")
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Popular(Source):
     """The items with most events in a window that ends at the last full hop.
 

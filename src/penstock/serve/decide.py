@@ -10,21 +10,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.clock import Clock
-from penstock.errors import PenstockError, RequestError
+from penstock.errors import DefinitionError, RequestError
 from penstock.features.assemble import Read
 from penstock.features.records import decode, fold
 from penstock.features.view import View
 from penstock.learn import Candidates, Recipe, popular_lists, retrieve
+from penstock.registry import fingerprint, to_spec
 from penstock.releases import Release
-from penstock.retrieve import Popular, Popularity, Query
+from penstock.retrieve import Popular, Popularity, PopularLists, Query
 from penstock.serve.decisions import Decided, digests
 from penstock.serve.requests import Answer, DecideRequest, Item
-from penstock.serve.rerank import Rule, Slate
+from penstock.serve.rerank import Explore, Rule, Slate
 from penstock.types import Array, Micros, Snapshot, Store, Strings
 
 STAGES = ("features", "retrieve", "score", "rerank")
@@ -110,7 +112,7 @@ class _Outcome:
 class Decider:
     """Makes one kind of decision from a store, popularity counts and the release in charge.
 
-    `popularity` holds live counts by source label, of the release's sources and the fallback's. `costs` are
+    `popularity` holds live counts by `popularity_key`, of the release's sources and the fallback's. `costs` are
     kept across requests: the time left chooses the tier before the deadline is missed.
     """
 
@@ -129,8 +131,11 @@ class Decider:
         costs = {stage: Cost() for stage in STAGES}
         for place, request in enumerate(release.warmup):
             timer = Timer(math.inf)
-            with suppress(PenstockError):
+            try:
                 self._personal(release, str(request["user"]), {}, self.decision.k, timer, random.Random(place))
+            except Exception:
+                # What fails here fails in front of shoppers too, where a fallback answers.
+                _log.exception("a warm-up request of release %s failed", release.id)
             # The first answers load and build what later ones find ready.
             for stage in STAGES if place >= len(release.warmup) // 2 else ():
                 costs[stage].add(timer.stages.get(stage, 0.0))
@@ -187,7 +192,7 @@ class Decider:
             opened = recipe.assembler.open(read, keys, np.array([now]))
             timer.lap("features")
             lists = opened.lists(0)
-            popular = popular_lists(recipe, lists, {n: p.lists for n, p in self.popularity.items()})
+            popular = popular_lists(recipe, lists, self._popular(recipe))
             found = retrieve(recipe, Query(lists, popular), release.indexes)
             timer.lap("retrieve")
             if not len(found.items):
@@ -203,24 +208,38 @@ class Decider:
         for rule in self.decision.rules:
             slate = rule.apply(slate, k, self.strings, draw)
         timer.lap("rerank")
-        seen = any(lists[need].any() for source in recipe.sources for need in source.needs())
-        tier = "personal" if seen else "popular"
+        needs = {need for source in recipe.sources for need in source.needs()}
+        own = any(lists[need].any() for need in needs.difference(recipe.context))
+        tier = "personal" if own else "segment" if any(lists[n].any() for n in needs if n in lists) else "popular"
         padded = np.r_[scores, np.zeros(len(slate.items) - len(scores))]
         result = (slate.order[:k], padded[slate.order[:k]], slate.propensity[:k])
         return _Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, digests(matrix.rows))
+
+    def _popular(self, recipe: Recipe) -> dict[str, PopularLists]:
+        return {
+            source.label: self.popularity[popularity_key(source, recipe)].lists
+            for source in recipe.sources
+            if isinstance(source, Popular)
+        }
 
     def _fallback(self, context: Mapping[str, str], k: int, timer: Timer) -> _Outcome:
         """The segment's popular items, else everyone's, else the release's static list."""
         tier, items = "default", np.zeros(0, np.uint32)
         for source in self.decision.fallback:
             groups = [self.strings.code(context.get(source.by, ""))] if source.by else [0]
-            items = self.popularity[source.label].lists.items(groups)[:k]
+            items = self.popularity[popularity_key(source, self.decision.recipe)].lists.items(groups)
             if len(items):
                 tier = "segment" if source.by else "popular"
                 break
         if not len(items) and self.release is not None:
-            items = self.release.defaults[:k]
+            items = self.release.defaults
         timer.lap("retrieve")
+        slate = Slate(items, np.arange(len(items)), {}, np.ones(len(items)))
+        for rule in self.decision.rules:
+            # Rules about fields of the items need features; those about items alone hold on every tier.
+            with suppress(DefinitionError):
+                slate = slate if isinstance(rule, Explore) else rule.apply(slate, k, self.strings, random.Random(0))
+        items = slate.items[slate.order[:k]]
         scores = 1.0 / (1.0 + np.arange(len(items), dtype=np.float64))
         return _Outcome(
             tier, 0, self.clock.now(), items, np.zeros(len(items), np.uint32), np.arange(len(items)), scores,
@@ -262,11 +281,15 @@ def _found_by(found: Candidates) -> NDArray[np.uint32]:
     return ((~np.isnan(found.place)) @ bits).astype(np.uint32)
 
 
+@lru_cache(maxsize=1_024)
+def popularity_key(source: Popular, recipe: Recipe) -> str:
+    """What a count of popular items is: the same for equal sources over the same stream and item field."""
+    return fingerprint([to_spec(source), recipe.stream, recipe.item])
+
+
 def live_sources(decisions: Sequence[Decision], releases: Sequence[Release]) -> dict[str, tuple[Popular, Recipe]]:
-    """Every popularity count that these decisions and releases need, by label."""
-    out: dict[str, tuple[Popular, Recipe]] = {}
-    for decision in decisions:
-        out.update({source.label: (source, decision.recipe) for source in decision.fallback})
+    """Every popularity count that these decisions and releases need, by `popularity_key`."""
+    wanted = [(source, d.recipe) for d in decisions for source in d.fallback]
     for recipe in [*(d.recipe for d in decisions), *(r.recipe for r in releases)]:
-        out.update({source.label: (source, recipe) for source in recipe.sources if isinstance(source, Popular)})
-    return out
+        wanted += [(source, recipe) for source in recipe.sources if isinstance(source, Popular)]
+    return {popularity_key(source, recipe): (source, recipe) for source, recipe in wanted}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ _COLUMNS = (
 )
 _NAMES = tuple(column.split()[0] for column in _COLUMNS)
 DIGEST = 8
+_log = logging.getLogger("penstock.serve")
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class DecisionLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._queue: SimpleQueue[Decided | threading.Event | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Any, ...] | threading.Event | None] = SimpleQueue()
         db = self._connect()
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"CREATE TABLE IF NOT EXISTS decisions ({', '.join(_COLUMNS)}) WITHOUT ROWID")
@@ -116,7 +118,7 @@ class DecisionLog:
 
     def add(self, decided: Decided) -> None:
         """Hands a decision to the writer; never waits."""
-        self._queue.put(decided)
+        self._queue.put(decided.row())
 
     def _write(self) -> None:
         db = self._connect()
@@ -126,9 +128,16 @@ class DecisionLog:
             batch = [self._queue.get()]
             while not self._queue.empty() and len(batch) < 1_000:
                 batch.append(self._queue.get())
-            db.execute("BEGIN")
-            db.executemany(insert, [entry.row() for entry in batch if isinstance(entry, Decided)])
-            db.execute("COMMIT")
+            rows = [entry for entry in batch if isinstance(entry, tuple)]
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                db.executemany(insert, rows)
+                db.execute("COMMIT")
+            except sqlite3.Error:
+                # Evidence is lost, decisions go on; the event log is the truth.
+                _log.exception("%d decisions could not be logged", len(rows))
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
             for entry in batch:
                 if isinstance(entry, threading.Event):
                     entry.set()

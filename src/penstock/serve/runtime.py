@@ -15,15 +15,16 @@ import numpy as np
 
 from penstock.clock import Clock
 from penstock.engines import StreamEngine
-from penstock.errors import NotFoundError, PenstockError, RequestError
+from penstock.errors import NotFoundError, PenstockError, ReleaseError, RequestError
 from penstock.events import Intake, Parsed, SqliteLog
 from penstock.features import View
 from penstock.releases import Registry, Release, read
 from penstock.retrieve import Popularity
 from penstock.serve.decide import Decider, Decision, live_sources, reader
 from penstock.serve.decisions import DecisionLog
+from penstock.serve.lock import HomeLock
 from penstock.serve.requests import Answer, DecideRequest
-from penstock.serve.writer import Writer
+from penstock.serve.writer import BACKFILL, MOST, Writer
 from penstock.types import Accepted, Progress, Rows, Schema, Store
 
 _LOOK = 0.1
@@ -36,6 +37,7 @@ class Runtime:
 
     Args:
         home: the folder that holds everything durable.
+        lock: held on the home folder.
         log: the open event log.
         store: the open feature store.
         intake: checks events from outside.
@@ -49,6 +51,7 @@ class Runtime:
         self,
         home: Path,
         *,
+        lock: HomeLock,
         log: SqliteLog,
         store: Store,
         intake: Intake,
@@ -58,6 +61,7 @@ class Runtime:
         progress: Progress | None = None,
     ) -> None:
         self.home = home
+        self._lock = lock
         self.log = log
         self.store = store
         self.intake = intake
@@ -94,6 +98,7 @@ class Runtime:
         self.decisions.close()
         self.store.close()
         self.log.close()
+        self._lock.close()
 
     # Events
 
@@ -177,7 +182,13 @@ class Runtime:
 
     def rollback(self, release: str) -> dict[str, Any]:
         """Takes `release` out of charge, back to the champion before it."""
-        decision = self.registry.decision(release) if release in self.registry.ids() else release
+        if release not in self.registry.ids():
+            raise NotFoundError("a release is named by its id", got=repr(release), remedy="GET /v1/releases lists them")
+        decision = self.registry.decision(release)
+        if self.registry.champion(decision) != release:
+            raise ReleaseError(
+                "a release that is champion is rolled back", got=release, remedy="ask again with the champion's id"
+            )
         moved = self.registry.rollback(decision)
         self.refresh()
         return moved
@@ -234,8 +245,12 @@ class Runtime:
     def _prepare(self, release: Release) -> None:
         """Back-fills what the release needs beside what serves now, and swaps when it has caught up."""
         self._loading.add(release.id)
-        self._engine.add(release.recipe.views)
-        self._count_popular([release])
+        try:
+            self._engine.add(release.recipe.views)
+            self._count_popular([release])
+        except BaseException:
+            self._loading.discard(release.id)
+            raise
         self._swap(release)
 
     def _swap(self, release: Release) -> None:
@@ -243,7 +258,7 @@ class Runtime:
             # The pointer may have moved on while it was loading.
             wanted = self.registry.champion(release.decision) == release.id
             if wanted and self._engine.behind(release.recipe.views):
-                self._engine.step()
+                self._engine.step(BACKFILL)
                 self._writer.call(lambda: self._swap(release))
                 return
             if wanted:
@@ -259,16 +274,18 @@ class Runtime:
     def _count_popular(self, releases: Sequence[Release]) -> None:
         wanted = live_sources([d.decision for d in self._deciders.values()], releases)
         fresh = {
-            label: Popularity(source, recipe.views[0].schema, recipe.item)
-            for label, (source, recipe) in wanted.items()
-            if label not in self._popularity or self._popularity[label].source != source
+            key: Popularity(source, recipe.views[0].schema, recipe.item)
+            for key, (source, recipe) in wanted.items()
+            if key not in self._popularity
         }
         for start in range(0, self.log.end, 200_000) if fresh else ():
             for stream, rows in self.log.read(start, min(start + 200_000, self.log.end)).items():
                 for counts in fresh.values():
                     if counts.stream == stream:
                         counts.add(rows, self.log.strings)
-        self._popularity.update(fresh)
+        # A new dictionary's items are read by requests meanwhile: this one only grows.
+        for key, counts in fresh.items():
+            self._popularity[key] = counts
 
     def _forget_views(self) -> None:
         keep = self.registry.kept_views() | {view.version for view in self._views.values()}
@@ -280,7 +297,8 @@ class Runtime:
         """Whether decisions come from releases that have caught up; and what is waited for."""
         behind = self._engine.behind()
         waiting = [name for name, d in self._deciders.items() if d.release is None]
-        ok = not self._loading and behind == 0
+        # A batch is between log and store at any moment under load; a backlog is more than one.
+        ok = not self._loading and behind <= MOST
         return ok, {"behind": behind, "loading": sorted(self._loading), "without_release": waiting}
 
     def describe(self) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from penstock.errors import PenstockError, UnavailableError
 from penstock.types import Accepted, Log, Rows
 
 _log = logging.getLogger("penstock.serve")
-_MOST = 5_000
-_BACKFILL = 2_000
+MOST = 5_000
+BACKFILL = 2_000
 
 
 @dataclass
@@ -96,12 +96,12 @@ class Writer:
             if batch:
                 self._commit(batch)
             elif self._engine.behind():
-                self._guard(lambda: self._engine.step(_BACKFILL))
+                self._guard(lambda: self._engine.step(BACKFILL))
 
     def _take(self) -> list[_Asked]:
         batch: list[_Asked] = []
         size = 0
-        while self._queue and (not batch or size + len(self._queue[0].events) <= _MOST):
+        while self._queue and (not batch or size + len(self._queue[0].events) <= MOST):
             batch.append(self._queue.popleft())
             size += len(batch[-1].events)
         return batch
@@ -132,8 +132,8 @@ class Writer:
 
     def _show(self, first: int, end: int) -> None:
         rows = self._log.read(first, end)
+        self._guard(lambda: self._saw(rows))
         self._engine.apply(rows, first, end)
-        self._saw(rows)
 
     def _guard(self, work: Callable[[], None]) -> None:
         try:
