@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,6 +114,8 @@ def serve(
     json: Json = False,
 ) -> None:
     """Serve events, decisions, features and releases over HTTP until Ctrl-C."""
+    # Requests hold some hundred rows: Polars' thread pool would only take the cores from other requests.
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
     commands.serve(app=app, home=home, host=host, port=port, clock=clock, json=json)
 
 

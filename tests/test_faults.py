@@ -1,0 +1,150 @@
+"""What fails inside is told, and neither loses nor doubles what was acknowledged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from polars import col
+
+import penstock as ps
+from penstock.engines import StreamEngine
+from penstock.errors import DefinitionError, StoreError, UnavailableError
+from penstock.events import RowsLog, SqliteLog, schema_of
+from penstock.features import View
+from penstock.features.records import decode, fold
+from penstock.learn import Recipe
+from penstock.releases import Registry
+from penstock.serve.decide import Cost, popularity_key
+from penstock.stores import MemoryStore
+from penstock.types import Accepted
+
+
+class Visit(ps.Event):
+    user: str
+    item: str
+
+
+SCHEMA = schema_of(Visit)
+VIEW = View("Visitor", ("user",), {"n": ps.count(), "recent": ps.last("item", k=3)}, SCHEMA)
+
+
+class FullOnce(MemoryStore):
+    """A real store whose disk is full for one write."""
+
+    full = True
+
+    def write(self, *args: object) -> None:  # type: ignore[override]
+        if self.full:
+            self.full = False
+            raise StoreError("the feature store has room to write")
+        super().write(*args)  # type: ignore[arg-type]
+
+
+def log_of(path: Path, n: int) -> SqliteLog:
+    log = SqliteLog(path / "log.sqlite", [SCHEMA])
+    log.append([Accepted("visit", f"e{i}", 1_000_000 * (i + 1), ("ann", f"i{i}")) for i in range(n)], 10**15)
+    return log
+
+
+def test_a_failed_store_write_is_made_up_for_once(tmp_path: Path) -> None:
+    """Events whose write failed stay unseen until a later step applies them, exactly once."""
+    log = log_of(tmp_path, 5)
+    store = FullOnce()
+    engine = StreamEngine(log, store, [VIEW])
+    with pytest.raises(StoreError):
+        engine.apply(log.read(0, 5), 0, 5)
+    assert engine.behind() == 5
+    engine.catch_up()
+    key = np.array([[log.strings.code("ann")]], np.uint32)
+    with store.snapshot() as snapshot:
+        found = fold(VIEW, decode(VIEW, snapshot.get(VIEW.version, [VIEW.key(key[0])])), np.array([10**15]))
+    assert found["n"].tolist() == [5.0]
+    log.close()
+
+
+def test_one_process_writes_a_home(tmp_path: Path) -> None:
+    """A second open app on the same home is refused with the remedy, and welcome once the first has closed."""
+    app = Path(tmp_path / "app.py")
+    app.write_text(
+        "import penstock as ps\n"
+        'app = ps.App("a")\n'
+        "class Visit(ps.Event):\n    user: str\n    item: str\n"
+        '@app.view(on=Visit, by="user")\nclass Visitor:\n    n = ps.count()\n'
+    )
+    first, second = ps.load(app), ps.load(app)
+    first.home = second.home = tmp_path / "home"
+    first.ingest([{"user": "ann", "item": "i1", "id": "1"}])
+    with pytest.raises(UnavailableError, match="one process at a time writes a home folder"):
+        second.ingest([{"user": "ann", "item": "i1", "id": "2"}])
+    first.close()
+    second.ingest([{"user": "ann", "item": "i1", "id": "2"}])
+    assert second.features("Visitor", "ann")["n"] == 2
+    second.close()
+
+
+def test_a_torn_promotion_heals(tmp_path: Path) -> None:
+    """What a crash left of a line never counts, not even after the next promotion."""
+    for name in ("aaaa", "bbbb"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text('{"decision": "home", "views": {}}')
+    registry = Registry(tmp_path)
+    registry.promote("aaaa")
+    with (tmp_path / "promotions.jsonl").open("a") as file:
+        file.write('{"decision": "home", "relea')
+    assert registry.champion("home") == "aaaa"
+    registry.promote("bbbb")
+    assert [line["release"] for line in registry.history()] == ["aaaa", "bbbb"]
+    assert registry.rollback("home")["release"] == "aaaa"
+
+
+def test_exploration_comes_last() -> None:
+    """A rule after exploration would change the chances that it logs, so it is refused at definition."""
+    app = ps.App("a")
+
+    @app.view(on=Visit, by="user")
+    class Visitor:
+        recent = ps.last("item", k=3)
+
+    with pytest.raises(DefinitionError, match="exploration comes last"):
+
+        @app.decision("home", by="user")
+        class Home:
+            candidates = (ps.seen("recent"),)
+            rank = ps.LambdaRank(goal=col("user") != "")
+            rerank = (ps.explore(0.1), ps.block("i1"))
+
+
+def test_popular_counts_are_told_apart_by_what_they_count() -> None:
+    """Two sources of one label and different filters never share a count; equal ones do."""
+    rank = ps.LambdaRank(goal=col("user") != "", views=(VIEW,))
+    common = {"name": "home", "by": "user", "item": "item", "views": (VIEW,), "rank": rank}
+    sources = [ps.popular(), ps.popular(where=col("user") == "ann"), ps.popular(where=col("user") == "ann")]
+    keys = [popularity_key(source, Recipe(sources=(source,), **common)) for source in sources]
+    assert keys[1] == keys[2] != keys[0]
+
+
+def test_a_stall_is_forgotten() -> None:
+    """A stage that once took a second is tried again after some requests that did without it."""
+    cost = Cost()
+    cost.add(1_000)
+    assert cost.expected > 50
+    for _ in range(200):
+        cost.forget()
+    assert cost.expected < 50
+
+
+def test_an_absurd_number_does_not_stop_the_stream() -> None:
+    """One float beyond the range of the sum's unit counts as the largest; the engine goes on."""
+    total = ps.sum("w", unit=0.001)
+    values = np.array([1e300, 2.0])
+    states = total.lift(values, np.zeros(2, np.int64), np.zeros(2, np.uint64))
+    now = np.zeros(2, np.int64)
+    assert total.value(states, now).tolist() == [total.plain([(v, 0, 0)], 0) for v in values.tolist()]
+
+
+def test_rows_in_memory_are_read_only(tmp_path: Path) -> None:
+    """A log over rows refuses to append, and says where to."""
+    with pytest.raises(UnavailableError, match="append to the SQLite log"):
+        RowsLog({}, None).append([], 0)  # type: ignore[arg-type]
