@@ -29,9 +29,16 @@ def empty_frame(schema: Schema) -> pl.DataFrame:
 def is_element_wise(expression: pl.Expr) -> bool:
     """Whether each row's result depends on that row alone, so that any split of the input gives the same."""
     try:
-        return expression.meta.is_row_separable() and not expression.meta.has_multiple_outputs()
+        return not expression.meta.has_multiple_outputs() and _row_by_row(expression)
     except pl.exceptions.PolarsError:
         return False
+
+
+def _row_by_row(expression: pl.Expr) -> bool:
+    # Polars looks at the outermost operation alone: of col("price") > col("price").mean() it sees the comparison.
+    meta = expression.meta
+    whole = meta.is_row_separable() and (meta.is_length_preserving() or meta.is_scalar())
+    return whole and all(_row_by_row(part) for part in meta.pop())
 
 
 def check_element_wise(expression: pl.Expr, schema: Schema, where: str) -> pl.DataType:

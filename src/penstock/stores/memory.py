@@ -32,8 +32,9 @@ class MemoryStore:
     def write(
         self, records: Iterable[tuple[bytes, bytes, bytes]], applied: Mapping[bytes, int], offset: int, newest: int
     ) -> None:
+        whole = list(records)  # all or nothing, where the source of records fails midway
         with self._lock:
-            for view, key, record in records:
+            for view, key, record in whole:
                 self._records.setdefault(view, {})[key] = record
             self._applied.update(applied)
             self.offset, self.newest = offset, newest
