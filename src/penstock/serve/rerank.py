@@ -70,6 +70,10 @@ class Diversify(Rule):
     field: str
     strength: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not self.strength >= 0:
+            raise DefinitionError("strength is zero or more", got=str(self.strength), remedy="0.5 is usual")
+
     def apply(self, slate: Slate, k: int, strings: Strings, draw: random.Random) -> Slate:
         group = slate.groups(self.field)[slate.order]
         cost = np.arange(len(group), dtype=np.float64)
@@ -90,6 +94,12 @@ class Cap(Rule):
 
     field: str
     most: int
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise DefinitionError(
+                "a cap leaves at least one item of a group", got=f"most={self.most}", remedy="ps.block shows none"
+            )
 
     def apply(self, slate: Slate, k: int, strings: Strings, draw: random.Random) -> Slate:
         group = slate.groups(self.field)[slate.order].tolist()
@@ -124,6 +134,9 @@ class Pin(Rule):
     item: str
     place: int = 1
 
+    def __post_init__(self) -> None:
+        _check_place("place", self.place)
+
     def apply(self, slate: Slate, k: int, strings: Strings, draw: random.Random) -> Slate:
         code = strings.code(self.item)
         if not code:
@@ -155,6 +168,7 @@ class Explore(Rule):
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1:
             raise DefinitionError("a chance is between 0 and 1", got=str(self.rate), remedy="0.02 is usual")
+        _check_place("first", self.first)
 
     def apply(self, slate: Slate, k: int, strings: Strings, draw: random.Random) -> Slate:
         left = slate.order.tolist()
@@ -168,6 +182,11 @@ class Explore(Rule):
             chosen.append(left.pop(at))
         order = np.array([*chosen, *left], np.int64)
         return Slate(slate.items, order, slate.attributes, np.r_[chance, np.zeros(len(left))])
+
+
+def _check_place(name: str, place: int) -> None:
+    if place < 1:
+        raise DefinitionError("places count from 1", got=f"{name}={place}", remedy="1 is the first place")
 
 
 def diversify(field: str, strength: float = 0.5) -> Diversify:
