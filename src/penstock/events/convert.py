@@ -70,7 +70,7 @@ def convert(table: Table, mapping: Mapping, kind: EventType, mark: str, max_text
         values = _spread(values, frame.filter(good), mapping.time.spread, mapping.time.arrived is None)
     keys = [ARRIVED, *(name for name in values.columns if name.startswith("_order")), ROW]
     names = [part.name for part in kind.schema.fields]
-    ordered = values.sort(keys, nulls_last=True).select(ARRIVED, TIME, ID, *names)
+    ordered = _apart(values.sort(keys, nulls_last=True)).select(ARRIVED, TIME, ID, *names)
     return Converted(ordered, [*table.broken, *rejected], dropped)
 
 
@@ -216,6 +216,21 @@ def _spread(values: pl.DataFrame, rows: pl.DataFrame, spread: Spread, arrives: b
     times = frame.select(late=late)["late"]
     moved = [(pl.col(TIME) + times).alias(TIME)] + ([(pl.col(ARRIVED) + times).alias(ARRIVED)] if arrives else [])
     return values.with_columns(moved)
+
+
+def _apart(values: pl.DataFrame) -> pl.DataFrame:
+    """Rows of one time, each a microsecond after the one before it, as far as the next time leaves room.
+
+    A clock of seconds or minutes says nothing of the order within one; the file does, and features that look at
+    the newest values need it.
+    """
+    same = values.select(ARRIVED, TIME, run=pl.struct(ARRIVED, TIME).rle_id(), row=pl.int_range(pl.len()))
+    after = same[TIME].unique().sort()
+    room = pl.DataFrame({TIME: after, "room": after.shift(-1, fill_value=MAX_TIME) - after - 1})
+    late = same.join(room, on=TIME, how="left", maintain_order="left").select(
+        late=pl.min_horizontal(pl.col("row") - pl.col("row").min().over("run"), "room")
+    )["late"]
+    return values.with_columns(pl.col(ARRIVED) + late, pl.col(TIME) + late)
 
 
 # Fields

@@ -51,6 +51,8 @@ class Spread(Part, frozen=True):
 class Time(Part, frozen=True):
     """When an event happened, and in which order equal times come.
 
+    Rows of one time keep their order: each is dated a microsecond after the one before.
+
     Attributes:
         columns: one, or several joined by a space.
         unit: of a number since 1970 UTC; "auto" takes seconds or RFC 3339 text.
