@@ -129,8 +129,8 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.runtime, name)
 
-    def decide(self, name: str, request: DecideRequest) -> Answer:
+    def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0) -> Answer:
         self.asked.append(request.user)
-        answer = self.runtime.decide(name, request)
+        answer = self.runtime.decide(name, request, spent_ms)
         answer.tier = f"{self.runtime.features('Shopper', request.user)['features']['actions']:g}"
         return answer

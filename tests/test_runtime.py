@@ -247,6 +247,8 @@ def test_a_budget_that_is_gone_gives_the_fallback(app: ps.App) -> None:
     assert answer.tier == "popular"
     assert len(answer.items) == 10
     assert last_decided(app).digests == b""
+    # What was spent in a queue is gone as well, of the decision's own budget of 10 s too.
+    assert app.open().decide("home", DecideRequest(known_user()), 9_999.9).tier == "popular"
 
 
 def test_a_store_that_raises_gives_the_fallback_and_is_counted(
@@ -279,6 +281,7 @@ def test_without_a_release_what_is_popular_answers_and_without_events_nothing(tm
 
 
 def test_what_is_left_out_is_never_shown(tmp_path: Path) -> None:
+    """On no tier that can read features."""
     text = helpers.APP + "    leave_out = ['recent']\n"
     with helpers.trained(tmp_path, text) as app:
         for user in sorted({event["user"] for event in helpers.history()})[:20]:
@@ -287,6 +290,10 @@ def test_what_is_left_out_is_never_shown(tmp_path: Path) -> None:
             assert answer.tier == "personal"
             assert answer.items
             assert recent.isdisjoint(shown(answer)), user
+            hurried = app.decide("home", user=user, k=100, budget_ms=0.001)
+            assert hurried.tier == "popular"
+            assert hurried.items
+            assert recent.isdisjoint(shown(hurried)), user
 
 
 def test_every_answer_is_logged_with_what_was_shown(app: ps.App) -> None:

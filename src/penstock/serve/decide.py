@@ -142,9 +142,13 @@ class Decider:
         # One reference moves: requests before it end on the old release, those after begin on the new.
         self.costs, self.release = costs, release
 
-    def decide(self, request: DecideRequest) -> Answer:
-        """Answers one request; whatever fails inside, some tier answers."""
-        timer = Timer(request.budget_ms or self.decision.budget / 1_000)
+    def decide(self, request: DecideRequest, spent_ms: float = 0.0) -> Answer:
+        """Answers one request; whatever fails inside, some tier answers.
+
+        Args:
+            spent_ms: what is gone of the budget already.
+        """
+        timer = Timer((request.budget_ms or self.decision.budget / 1_000) - spent_ms)
         k = request.k or self.decision.k
         name = f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
         context = self._context(request)
@@ -165,7 +169,7 @@ class Decider:
                 self.failures += 1
                 _log.exception("decision %s falls back", name)
         if outcome is None:
-            outcome = self._fallback(context, k, timer)
+            outcome = self._fallback(request.user, context, k, timer)
         return self._answer(name, request, release, outcome, timer)
 
     def _context(self, request: DecideRequest) -> dict[str, str]:
@@ -187,9 +191,7 @@ class Decider:
         with self.store.snapshot() as snapshot:
             now = max(self.clock.now(), snapshot.newest)
             read = reader(snapshot, now)
-            codes = {recipe.by: user, **{name: context.get(name, "") for name in recipe.context}}
-            keys = {name: np.array([self.strings.code(text)], np.uint32) for name, text in codes.items()}
-            opened = recipe.assembler.open(read, keys, np.array([now]))
+            opened = recipe.assembler.open(read, self._keys(recipe, user, context), np.array([now]))
             timer.lap("features")
             lists = opened.lists(0)
             popular = popular_lists(recipe, lists, self._popular(recipe))
@@ -215,6 +217,25 @@ class Decider:
         result = (slate.order[:k], padded[slate.order[:k]], slate.propensity[:k])
         return _Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, digests(matrix.rows))
 
+    def _keys(self, recipe: Recipe, user: str, context: Mapping[str, str]) -> dict[str, NDArray[np.uint32]]:
+        given = {recipe.by: user, **{name: context.get(name, "") for name in recipe.context}}
+        return {name: np.array([self.strings.code(text)], np.uint32) for name, text in given.items()}
+
+    def _left_out(self, user: str, context: Mapping[str, str]) -> NDArray[np.uint32]:
+        """The items that must not be shown, as far as the store can say."""
+        recipe = self.decision.recipe
+        if not recipe.leave_out:
+            return np.zeros(0, np.uint32)
+        try:
+            with self.store.snapshot() as snapshot:
+                now = max(self.clock.now(), snapshot.newest)
+                keys = self._keys(recipe, user, context)
+                lists = recipe.assembler.open(reader(snapshot, now), keys, np.array([now])).lists(0)
+        except Exception:
+            _log.exception("what is left out could not be read")
+            return np.zeros(0, np.uint32)
+        return np.concatenate([lists[name] for name in recipe.leave_out])
+
     def _popular(self, recipe: Recipe) -> dict[str, PopularLists]:
         return {
             source.label: self.popularity[popularity_key(source, recipe)].lists
@@ -222,17 +243,20 @@ class Decider:
             if isinstance(source, Popular)
         }
 
-    def _fallback(self, context: Mapping[str, str], k: int, timer: Timer) -> _Outcome:
+    def _fallback(self, user: str, context: Mapping[str, str], k: int, timer: Timer) -> _Outcome:
         """The segment's popular items, else everyone's, else the release's static list."""
         tier, items = "default", np.zeros(0, np.uint32)
+        out = self._left_out(user, context)
+        timer.lap("features")
         for source in self.decision.fallback:
             groups = [self.strings.code(context.get(source.by, ""))] if source.by else [0]
             items = self.popularity[popularity_key(source, self.decision.recipe)].lists.items(groups)
+            items = items[~np.isin(items, out)]
             if len(items):
                 tier = "segment" if source.by else "popular"
                 break
         if not len(items) and self.release is not None:
-            items = self.release.defaults
+            items = self.release.defaults[~np.isin(self.release.defaults, out)]
         timer.lap("retrieve")
         slate = Slate(items, np.arange(len(items)), {}, np.ones(len(items)))
         for rule in self.decision.rules:

@@ -22,7 +22,8 @@ class Face(Protocol):
     def submit(self, parsed: Parsed, source: str) -> Future[list[bool]]:
         """Resolves once durable and visible to the next decision, to which of the accepted were new."""
 
-    def decide(self, name: str, request: DecideRequest) -> Answer: ...
+    def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0) -> Answer:
+        """Answers within the budget, of which `spent_ms` is gone already."""
 
     def features(self, view: str, key: str) -> dict[str, Any]:
         """The present values of one entity; `key` holds its URL-encoded ids, joined by commas."""

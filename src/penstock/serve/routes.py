@@ -122,10 +122,8 @@ class Endpoints:
         parsed = await self._event(asked)
         name = unquote(request.params[0])
         waterfall.lap("parse")
-        if asked.budget_ms is not None:
-            # What queueing and reading took is gone from the budget, too.
-            asked.budget_ms = max(asked.budget_ms - waterfall.total, 0.001)
-        answer = self._face.decide(name, asked)
+        # What queueing and reading took is gone from the budget, too.
+        answer = self._face.decide(name, asked, waterfall.total)
         waterfall.add(answer.timings)
         # Only now, so that the decision cannot have seen it; the body is written while the log syncs.
         logged = None if parsed is None else self._submit(parsed, "decide")

@@ -124,11 +124,11 @@ class Runtime:
 
     # Decisions and features
 
-    def decide(self, name: str, request: DecideRequest) -> Answer:
-        """Answers one request of a decision."""
+    def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0) -> Answer:
+        """Answers one request of a decision, `spent_ms` of whose budget are gone already."""
         if time.monotonic() - self._looked > _LOOK:
             self.refresh()
-        return self._decider(name).decide(request)
+        return self._decider(name).decide(request, spent_ms)
 
     def features(self, view: str, key: str) -> dict[str, Any]:
         """The present values of one entity: `key` is its id, or several joined by commas, URL-encoded."""
