@@ -14,10 +14,12 @@ import pytest
 
 import helpers
 import penstock as ps
-from penstock.clock import DAY
+from penstock.clock import DAY, HOUR, MINUTE
 from penstock.errors import ReleaseError
-from penstock.learn import Dataset, Labels, Recipe, Replay
+from penstock.learn import Dataset, Labels, Model, Recipe, Replay
+from penstock.releases import read
 from penstock.releases.training import Trained, train
+from penstock.serve.decisions import impressions
 
 
 @pytest.fixture
@@ -35,12 +37,13 @@ def built(app: ps.App, start: int, stop: int) -> tuple[Labels, Dataset]:
     log = app.open().log
     replay = Replay(recipe_of(app), log.read(0, log.end), log.strings)
     labels = replay.labels(start, stop)
-    return labels, replay.build(labels, replay.fit(int(labels.known[0])))
+    return labels, replay.build(labels, replay.fit(int(labels.asks.known[0])))
 
 
 def same(a: tuple[Labels, Dataset], b: tuple[Labels, Dataset]) -> bool:
     (labels_a, data_a), (labels_b, data_b) = a, b
-    pairs = [(getattr(labels_a, name), getattr(labels_b, name)) for name in ("key", "item", "now", "known")]
+    pairs = [(getattr(labels_a.asks, name), getattr(labels_b.asks, name)) for name in ("key", "now", "known")]
+    pairs += [(labels_a.item, labels_b.item)]
     pairs += [(data_a.rows, data_b.rows), (data_a.positive, data_b.positive), (data_a.groups, data_b.groups)]
     pairs += [(c.items, d.items) for c, d in zip(data_a.candidates, data_b.candidates, strict=True)]
     return all(x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in pairs)
@@ -198,3 +201,86 @@ def test_an_empty_log_and_a_goal_that_never_happens_are_refused(app: ps.App) -> 
     app.ingest(helpers.history())
     with pytest.raises(ReleaseError, match="goal"):
         fitted(app, goal="never")
+
+
+# Learning from what was shown
+
+
+def serving(app: ps.App) -> str | None:
+    return app.decide("home", user="anyone").release
+
+
+def shop_and_click(app: ps.App, decisions: int, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Asks for decisions; every other shopper then views the second item of their list, 10 s later.
+
+    Gives for each decision its id, the items shown, what the model scored of each, and the item viewed.
+    """
+    scored: list[tuple[Any, Any]] = []
+    release = read(app.home / "releases", str(serving(app)))
+    score = type(release.model).score
+
+    def spy(self: Model, rows: Any, candidates: Any) -> Any:
+        scored.append((rows, candidates))
+        return score(self, rows, candidates)
+
+    monkeypatch.setattr(type(release.model), "score", spy)
+    users = sorted({event["user"] for event in helpers.history()})
+    out = []
+    log = app.open().log
+    for i in range(decisions):
+        user = users[i % len(users)]
+        answer = app.decide("home", user=user)
+        assert answer.tier == "personal"
+        rows, candidates = scored[-1]
+        shown = [log.strings.code(item.id) for item in answer.items]
+        place = [candidates.items.tolist().index(code) for code in shown]
+        viewed = answer.items[1].id if i % 2 else "p-00001"
+        event = {"user": user if i % 2 else "nobody", "item": viewed, "kind": "view", "stream": "action"}
+        app.ingest([{**event, "id": f"shown-{i}", "time": helpers.next_time(helpers.history(), 10.0 * (i + 1))}])
+        out.append(
+            {"id": answer.decision_id, "shown": shown, "rows": rows[place], "viewed": shown[1] if i % 2 else None}
+        )
+    app.open().decisions.flush()
+    return out
+
+
+def test_what_was_shown_is_learned_from_with_the_very_numbers_that_serving_scored(
+    app: ps.App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes of float32 rows, and positives exactly where the shopper viewed the item inside the window."""
+    app.ingest(helpers.history())
+    release = read(app.home / "releases", app.train().release)
+    recipe = release.recipe
+    served = shop_and_click(app, 40, monkeypatch)
+    log = app.open().log
+    shown = impressions(app.open().decisions.read("home"), recipe, log.strings)
+    replay = Replay(recipe, log.read(0, log.end), log.strings)
+    data = replay.judge(shown, release.indexes, window=HOUR, as_of=log.newest + 2 * HOUR)
+    useful = [one for one in served if one["viewed"] is not None]
+    assert len(useful) == len(data.groups) == 20
+    edges = np.r_[0, np.cumsum(data.groups)]
+    for one, start, stop in zip(useful, edges, edges[1:], strict=False):
+        assert data.rows[start:stop].tobytes() == one["rows"].tobytes()
+        assert data.positive[start:stop].tolist() == [code == one["viewed"] for code in one["shown"]]
+
+
+def test_a_ranker_of_what_was_shown_needs_decisions_and_then_learns_from_those_with_an_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = 'goal="view", examples="shown", window="1h", '
+    text = helpers.APP.replace('goal="view", ', shown).replace(
+        'valid="1d", labels="2d"', 'valid="5min", labels="10min"'
+    )
+    with helpers.load_app(tmp_path, text, name="early.py", home="early") as early:
+        early.ingest(helpers.history())
+        with pytest.raises(ReleaseError, match=r"decisions of home of which something came; got none.*serve decisions"):
+            early.train()
+    with helpers.trained(tmp_path) as app:
+        served = shop_and_click(app, 60, monkeypatch)
+        times = {one.id: one.time for one in app.open().decisions.read("home")}
+    with helpers.load_app(tmp_path, text, name="shown.py") as app:
+        end = app.open().log.newest + 1
+        report = app.train(promote=False).report
+    learned = [one for one in served if one["viewed"] and end - 15 * MINUTE <= times[one["id"]] < end - 5 * MINUTE]
+    assert len(learned) > 10
+    assert report["data"]["train_labels"] == len(learned)

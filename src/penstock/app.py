@@ -21,6 +21,7 @@ from penstock.releases import Registry
 from penstock.releases.training import Step, Trained, train
 from penstock.retrieve import Popular, Source
 from penstock.serve.decide import Decision
+from penstock.serve.decisions import impressions, logged
 from penstock.serve.lock import HomeLock
 from penstock.serve.requests import Answer, DecideRequest
 from penstock.serve.rerank import Explore, Rule
@@ -205,11 +206,16 @@ class App:
             until: only events below this offset are learned from.
             step: told of each step, for progress bars.
         """
-        chosen = self._decision(decision)
+        recipe = self._decision(decision).recipe
         log = self._runtime.log if self._runtime is not None else self.log()
         folder = self.home / "releases"
         try:
-            trained = train(chosen.recipe, log, folder, app=self.name, log_id=log.id, until=until, step=step)
+            shown = None
+            if recipe.rank.examples == "shown":
+                if self._runtime is not None:
+                    self._runtime.decisions.flush()
+                shown = impressions(logged(self.home / "decisions.sqlite", recipe.name), recipe, log.strings)
+            trained = train(recipe, log, folder, app=self.name, log_id=log.id, shown=shown, until=until, step=step)
         finally:
             if self._runtime is None:
                 log.close()

@@ -1,11 +1,11 @@
 """From the log to a model: recipes, point-in-time datasets, rankers."""
 
 from penstock.learn.dataset import Dataset, Labels, Replay
-from penstock.learn.impressions import Outcomes, Shown, join_outcomes
+from penstock.learn.impressions import Asks, Impressions, Outcomes, Shown, join_outcomes
 from penstock.learn.models import Model, SourceOrder, Trees, fit_trees, load
 from penstock.learn.recipe import Candidates, LambdaRank, Recipe, popular_lists, retrieve
 
 __all__ = [
-    "Candidates", "Dataset", "Labels", "LambdaRank", "Model", "Outcomes", "Recipe", "Replay", "Shown", "SourceOrder",
-    "Trees", "fit_trees", "join_outcomes", "load", "popular_lists", "retrieve",
+    "Asks", "Candidates", "Dataset", "Impressions", "Labels", "LambdaRank", "Model", "Outcomes", "Recipe", "Replay", "Shown",
+    "SourceOrder", "Trees", "fit_trees", "join_outcomes", "load", "popular_lists", "retrieve",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Training rows: what was known when each label's decision would have been made, and what came after."""
+"""Training rows: what was known when each decision was or would have been made, and what came after."""
 
 from __future__ import annotations
 
@@ -14,35 +14,27 @@ from penstock.features.assemble import Read, Requests
 from penstock.features.columns import check_element_wise, matches
 from penstock.features.plan import Plan
 from penstock.features.view import View
+from penstock.learn.impressions import Asks, Impressions, join_outcomes
 from penstock.learn.recipe import Candidates, Recipe, popular_lists, retrieve
 from penstock.retrieve import History, Index, Popular, Popularity, PopularLists, Query
-from penstock.types import Array, Progress, Rows, Strings
+from penstock.types import Array, Micros, Progress, Rows, Strings
 
 
 @dataclass(frozen=True)
 class Labels:
     """R moments of decision and the item that came next: (R,) columns, in offset order.
 
-    `known` is the log offset that a decision at `now` could see; the event itself is not below it.
+    The events themselves are not below what was `known`.
     """
 
-    key: NDArray[np.uint32]
+    asks: Asks
     item: NDArray[np.uint32]
-    now: NDArray[np.int64]
-    known: NDArray[np.int64]
-    context: Mapping[str, NDArray[np.uint32]]
 
     def __len__(self) -> int:
-        return len(self.key)
+        return len(self.item)
 
     def take(self, index: Array) -> Labels:
-        return Labels(
-            self.key[index],
-            self.item[index],
-            self.now[index],
-            self.known[index],
-            {name: codes[index] for name, codes in self.context.items()},
-        )
+        return Labels(self.asks.take(index), self.item[index])
 
 
 @dataclass(frozen=True)
@@ -91,17 +83,17 @@ class Replay:
         at = at[counts]
         context = {name: rows.fields[name][at] for name in recipe.context}
         now = np.maximum(rows.time[at], self._newest[at])
-        return Labels(rows.fields[recipe.by][at], rows.fields[recipe.item][at], now, rows.offset[at], context)
+        return Labels(Asks(rows.fields[recipe.by][at], now, rows.offset[at], context), rows.fields[recipe.item][at])
 
     def fit(self, before: int) -> dict[str, Index]:
         """The indexes of the recipe's sources, learned from the events below an offset."""
         return fit_indexes(self.recipe, self.rows, self.strings, before)
 
-    def read(self, labels: Labels) -> Read:
-        """How views are read for these labels: as known at each one's offset."""
+    def read(self, asks: Asks) -> Read:
+        """How views are read for these moments: as known at each one's offset."""
 
         def read(view: View, keys: NDArray[np.uint32], at: NDArray[np.int64]) -> Mapping[str, Array]:
-            return self._batch.values(view, keys, labels.now[at], labels.known[at])
+            return self._batch.values(view, keys, asks.now[at], asks.known[at])
 
         return read
 
@@ -120,41 +112,78 @@ class Replay:
             negatives: keep only requests whose item was found, with so many others drawn at random;
                 None keeps every candidate of every request.
         """
-        recipe = self.recipe
-        read = self.read(labels)
-        opened = self._open(labels)
-        found = self._candidates(labels, opened, indexes, progress)
+        opened = self._open(labels.asks)
+        found = self._candidates(labels.asks, opened, indexes, progress)
         positives = [part.items == item for part, item in zip(found, labels.item.tolist(), strict=True)]
         if negatives is not None:
             random = np.random.default_rng(seed)
             sampled = [_sample(c, p, negatives, random) for c, p in zip(found, positives, strict=True)]
             found, positives = [c for c, _ in sampled], [p for _, p in sampled]
+        return self._rows(labels.asks, opened, found, positives)
+
+    def judge(
+        self,
+        shown: Impressions,
+        indexes: Mapping[str, Index],
+        *,
+        window: Micros,
+        as_of: Micros,
+        progress: Progress | None = None,
+    ) -> Dataset:
+        """The rows of items that were shown, marked by what came of them.
+
+        Only decisions of which something came are kept (a ranker learns nothing from the others), and of their
+        items those whose outcome is known: it came, or its window has closed.
+
+        Args:
+            shown: what decisions showed.
+            window: how long after being shown an item an event still counts as its outcome, microseconds.
+            as_of: the moment of training, microseconds; what arrived later is not known.
+        """
+        rows = {self.recipe.stream: self.rows}
+        came = join_outcomes(shown.flat(), self.recipe, rows, self.strings, window=window, as_of=as_of)
+        useful = np.unique(shown.owner[came.positive])
+        asks = shown.asks.take(useful)
+        opened = self._open(asks)
+        found, positives = [], []
+        edges = np.searchsorted(shown.owner, np.arange(len(shown.asks) + 1))
+        for one, candidates in zip(useful.tolist(), self._candidates(asks, opened, indexes, progress), strict=True):
+            at = np.arange(edges[one], edges[one + 1])
+            at = at[(came.positive | came.mature)[at]]
+            found.append(candidates.of(shown.item[at]))
+            positives.append(came.positive[at])
+        return self._rows(asks, opened, found, positives)
+
+    def _rows(
+        self, asks: Asks, opened: Requests, found: list[Candidates], positives: list[NDArray[np.bool_]]
+    ) -> Dataset:
+        recipe = self.recipe
         groups = np.array([len(c.items) for c in found], np.int64)
         owner = np.repeat(np.arange(len(found)), groups)
         items = np.concatenate([np.zeros(0, np.uint32), *(c.items for c in found)])
         scores = np.concatenate([np.zeros((0, len(recipe.assembler.scores))), *(c.scores for c in found)])
-        rows = recipe.assembler.matrix(read, opened, owner, items, scores).rows
+        rows = recipe.assembler.matrix(self.read(asks), opened, owner, items, scores).rows
         return Dataset(rows.astype(np.float32), owner, np.concatenate([np.zeros(0, bool), *positives]), groups, found)
 
     def candidates(self, labels: Labels, indexes: Mapping[str, Index]) -> list[Candidates]:
         """What each label's request would have found, without features."""
-        return self._candidates(labels, self._open(labels), indexes, None)
+        return self._candidates(labels.asks, self._open(labels.asks), indexes, None)
 
-    def _open(self, labels: Labels) -> Requests:
-        keys = {self.recipe.by: labels.key, **labels.context}
-        return self.recipe.assembler.open(self.read(labels), keys, labels.now)
+    def _open(self, asks: Asks) -> Requests:
+        keys = {self.recipe.by: asks.key, **asks.context}
+        return self.recipe.assembler.open(self.read(asks), keys, asks.now)
 
     def _candidates(
-        self, labels: Labels, opened: Requests, indexes: Mapping[str, Index], progress: Progress | None
+        self, asks: Asks, opened: Requests, indexes: Mapping[str, Index], progress: Progress | None
     ) -> list[Candidates]:
-        lists = popularity_at(self.recipe, self.rows, self.strings, labels.known)
+        lists = popularity_at(self.recipe, self.rows, self.strings, asks.known)
         found = []
-        for i in range(len(labels)):
+        for i in range(len(asks)):
             mine = opened.lists(i)
             query = Query(mine, popular_lists(self.recipe, mine, lists[i]))
             found.append(retrieve(self.recipe, query, indexes))
             if progress and i % 100 == 99:
-                progress(i + 1, len(labels))
+                progress(i + 1, len(asks))
         return found
 
 

@@ -14,6 +14,47 @@ from penstock.types import Array, Micros, Rows, Strings
 
 
 @dataclass(frozen=True)
+class Asks:
+    """R moments of decision, by ascending `known`: (R,) columns.
+
+    `key` is who asked, `now` the moment, `known` the log offset below which events were known then; `context` has
+    the codes of the fields that the request carried.
+    """
+
+    key: NDArray[np.uint32]
+    now: NDArray[np.int64]
+    known: NDArray[np.int64]
+    context: Mapping[str, NDArray[np.uint32]]
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def take(self, index: Array) -> Asks:
+        context = {name: codes[index] for name, codes in self.context.items()}
+        return Asks(self.key[index], self.now[index], self.known[index], context)
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """What R decisions showed: `item` (n,), each with its decision's place `owner` (n,), ascending."""
+
+    asks: Asks
+    owner: NDArray[np.int64]
+    item: NDArray[np.uint32]
+
+    def flat(self) -> Shown:
+        """A row an item."""
+        return Shown(self.asks.key[self.owner], self.item, self.asks.now[self.owner])
+
+    def between(self, start: Micros, stop: Micros) -> Impressions:
+        """Those of decisions with start ≤ now < stop, microseconds."""
+        kept = (self.asks.now >= start) & (self.asks.now < stop)
+        place = np.cumsum(kept) - 1
+        mine = kept[self.owner]
+        return Impressions(self.asks.take(np.flatnonzero(kept)), place[self.owner[mine]], self.item[mine])
+
+
+@dataclass(frozen=True)
 class Shown:
     """n items that decisions showed, as (n,) columns: the shopper, the item, and when it was shown."""
 

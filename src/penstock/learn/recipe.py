@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from penstock.clock import duration
 from penstock.errors import DefinitionError
 from penstock.features.assemble import Assembler
 from penstock.features.request import Request
@@ -31,6 +32,9 @@ class LambdaRank:
         request: further columns computed at request time, by name.
         trees, leaves, learning_rate, min_leaf: of the boosted trees.
         negatives: candidates kept beside each positive when training.
+        examples: what it learns from: ``"next"``, the events that came next, each as if a decision had been asked
+            just before; or ``"shown"``, what decisions showed and what came of it.
+        window: with ``"shown"``, how long after being shown an item an event still counts as its outcome.
         labels: how far back the training labels reach, before the validation span.
         valid: the newest span, held out to choose between rankers.
         most_labels: labels drawn at random from each span of length `valid`.
@@ -46,11 +50,22 @@ class LambdaRank:
     learning_rate: float = 0.1
     min_leaf: int = 100
     negatives: int = 20
+    examples: Literal["next", "shown"] = "next"
+    window: str = "1d"
     labels: str = "3d"
     valid: str = "1d"
     most_labels: int = 4_000
     tolerance: float = 0.02
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        for span in (self.window, self.labels, self.valid):
+            duration(span)
+        if self.examples not in ("next", "shown"):
+            raise DefinitionError(
+                "a ranker learns from what came next or from what was shown", got=f"examples={self.examples!r}",
+                remedy='write examples="next" or examples="shown"',
+            )  # fmt: skip
 
     @property
     def filter(self) -> pl.Expr:
@@ -168,6 +183,17 @@ class Candidates:
     items: NDArray[np.uint32]
     scores: NDArray[np.float64]
     place: NDArray[np.float64]
+
+    def of(self, items: NDArray[np.uint32]) -> Candidates:
+        """These items in their order; what no source found has neither scores nor places."""
+        row = {code: i for i, code in enumerate(self.items.tolist())}
+        at = np.array([row.get(code, -1) for code in items.tolist()], np.int64)
+        none = (at < 0)[:, None]
+        if not len(self.items):
+            return Candidates(
+                items, *(np.full((len(items), part.shape[1]), np.nan) for part in (self.scores, self.place))
+            )
+        return Candidates(items, np.where(none, np.nan, self.scores[at]), np.where(none, np.nan, self.place[at]))
 
 
 def retrieve(recipe: Recipe, query: Query, indexes: Mapping[str, Index]) -> Candidates:

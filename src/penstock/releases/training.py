@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from penstock.clock import SECOND, duration
 from penstock.errors import ReleaseError
 from penstock.evaluate import Candidate, Comparison, binned, compare, render
-from penstock.learn import Dataset, Labels, Model, Recipe, Replay, SourceOrder, Trees, fit_trees
+from penstock.learn import Dataset, Impressions, Labels, Model, Recipe, Replay, SourceOrder, Trees, fit_trees
 from penstock.releases.bundle import write
 from penstock.retrieve import Popular, SessionNeighbours
 from penstock.types import Log, Progress
@@ -51,7 +51,15 @@ class _Run:
 
 
 def train(
-    recipe: Recipe, log: Log, folder: Path, *, app: str, log_id: str, until: int | None = None, step: Step | None = None
+    recipe: Recipe,
+    log: Log,
+    folder: Path,
+    *,
+    app: str,
+    log_id: str,
+    shown: Impressions | None = None,
+    until: int | None = None,
+    step: Step | None = None,
 ) -> Trained:
     """Trains every ranker of one decision on the log and writes a release; promoting it is another step.
 
@@ -64,6 +72,7 @@ def train(
         log: where from; only events below offset `until` are read (all, by default).
         folder: where releases are kept.
         app, log_id: named in the report and the manifest.
+        shown: what decisions showed, for a ranker that learns from it.
         step: told of each step, for progress bars.
     """
     run = _Run(step or (lambda title: lambda done, total: None))
@@ -73,10 +82,10 @@ def train(
     spans = _spans(recipe, replay)
     assert replay is not None
     with run.timed("find candidates for training") as progress:
-        train_parts = [_part(replay, span, negatives=recipe.rank.negatives, progress=progress) for span in spans[:-1]]
+        train_parts = _examples(replay, spans[:-1], shown, progress)
     start = time.perf_counter()
     with run.timed("fit trees"):
-        trees = _fit(recipe, [part for _, part in train_parts])
+        trees = _fit(recipe, train_parts)
     fit_seconds = time.perf_counter() - start
     with run.timed("find candidates for validation") as progress:
         valid, held = _part(replay, spans[-1], negatives=None, progress=progress)
@@ -92,12 +101,12 @@ def train(
         model = SourceOrder(chosen)
     else:
         with run.timed("fit on the newest labels"):
-            newest = [part for _, part in train_parts[1:]]
-            _, last = _part(replay, spans[-1], negatives=recipe.rank.negatives)
-            model = trees = _fit(recipe, [*newest, last])
+            model = trees = _fit(recipe, [*train_parts[1:], *_examples(replay, spans[-1:], shown)])
     with run.timed("build the release's indexes"):
         indexes = replay.of(recipe).fit(until)
-    report = _report(replay, comparison, trees, held, valid, sum(len(x) for x, _ in train_parts), run, app, until)
+    report = _report(
+        replay, comparison, trees, held, valid, sum(len(part.groups) for part in train_parts), run, app, until
+    )
     with run.timed("write the release"):
         release = write(
             folder,
@@ -108,7 +117,7 @@ def train(
             report=report,
             report_html=render(report),
             baseline=_baseline(replay.recipe, held),
-            warmup=[{"user": log.strings.text(int(code))} for code in valid.key[:20]],
+            warmup=[{"user": log.strings.text(int(code))} for code in valid.asks.key[:20]],
             data={"log": log_id, "from": 0, "until": until, "newest": int(replay.rows.time.max())},
         )
     return Trained(release, comparison.chosen, report)
@@ -129,6 +138,23 @@ def _spans(recipe: Recipe, replay: Replay | None) -> list[tuple[int, int]]:
     return [span for span in spans if span[0] > first] or spans[-2:]
 
 
+def _examples(
+    replay: Replay, spans: Sequence[tuple[int, int]], shown: Impressions | None, progress: Progress | None = None
+) -> list[Dataset]:
+    """What the ranker learns from, a part a span."""
+    rank = replay.recipe.rank
+    if rank.examples == "next":
+        return [_part(replay, span, negatives=rank.negatives, progress=progress)[1] for span in spans]
+    as_of = int(replay.rows.arrived.max())
+    parts = []
+    for span in spans:
+        mine = shown.between(*span) if shown is not None else None
+        if mine is not None and len(mine.asks):
+            indexes = replay.fit(int(mine.asks.known[0]))
+            parts.append(replay.judge(mine, indexes, window=duration(rank.window), as_of=as_of, progress=progress))
+    return parts
+
+
 def _part(
     replay: Replay, span: tuple[int, int], *, negatives: int | None, progress: Progress | None = None
 ) -> tuple[Labels, Dataset]:
@@ -140,7 +166,7 @@ def _part(
             got=f"none between {_iso(span[0])} and {_iso(span[1])}",
             remedy="ingest more history, widen valid and labels, or name another goal",
         )
-    before = int(labels.known[0])
+    before = int(labels.asks.known[0])
     seed = rank.seed + span[0] // SECOND
     drawn = np.sort(np.random.default_rng(seed).permutation(len(labels))[: rank.most_labels])
     labels = labels.take(drawn)
@@ -148,15 +174,22 @@ def _part(
 
 
 def _fit(recipe: Recipe, parts: Sequence[Dataset]) -> Trees:
-    rows = np.concatenate([part.rows for part in parts])
-    groups = np.concatenate([part.groups[part.groups > 0] for part in parts])
-    positive = np.concatenate([part.positive for part in parts])
-    if not len(groups):
+    kept = [part for part in parts if len(part.rows)]
+    if not kept and recipe.rank.examples == "shown":
+        raise ReleaseError(
+            f"a ranker learns from decisions of {recipe.name} of which something came",
+            got="none in the spans that it learns from",
+            remedy='serve decisions first, or widen labels; examples="next" needs none',
+        )
+    if not kept:
         raise ReleaseError(
             "some label's item is among its candidates",
             got="none",
             remedy="add candidate sources, or check that item ids of history and catalogue agree",
         )
+    rows = np.concatenate([part.rows for part in kept])
+    groups = np.concatenate([part.groups[part.groups > 0] for part in kept])
+    positive = np.concatenate([part.positive for part in kept])
     return fit_trees(recipe.rank, rows, positive, groups, recipe.assembler.names)
 
 
@@ -170,15 +203,15 @@ def _compare(replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_se
     if not any(isinstance(source, SessionNeighbours) for source in recipe.sources):
         candidates.append(_session_neighbours(replay, labels, len(recipe.sources) + 1))
     candidates.append(_judge("lambdarank", len(recipe.sources) + 2, trees, held, edges, fit_seconds))
-    past = replay.rows.take(slice(0, int(np.searchsorted(replay.rows.offset, labels.known[0]))))
+    past = replay.rows.take(slice(0, int(np.searchsorted(replay.rows.offset, labels.asks.known[0]))))
     slices = {
-        "user activity": binned(_counts(past.fields[recipe.by], labels.key)),
+        "user activity": binned(_counts(past.fields[recipe.by], labels.asks.key)),
         "item popularity": binned(_counts(past.fields[recipe.item], labels.item)),
     }
     catalogue = len(np.unique(replay.rows.fields[recipe.item]))
     return compare(
         candidates,
-        labels.key,
+        labels.asks.key,
         slices,
         k=K,
         tolerance=recipe.rank.tolerance,
@@ -220,7 +253,7 @@ def _session_neighbours(replay: Replay, labels: Labels, complexity: int) -> Cand
     source = _session_source(replay.recipe)
     start = time.perf_counter()
     other = replay.of(replace(replay.recipe, sources=(source,)))
-    index = other.fit(int(labels.known[0]))
+    index = other.fit(int(labels.asks.known[0]))
     fitted = time.perf_counter() - start
     held = other.candidates(labels, index)
     positive = np.concatenate([c.items == item for c, item in zip(held, labels.item, strict=True)])

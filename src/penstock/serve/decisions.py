@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.types import Micros
+from penstock.learn import Asks, Impressions, Recipe
+from penstock.types import Micros, Strings
 
 _COLUMNS = (
     "id TEXT PRIMARY KEY",
@@ -86,6 +87,37 @@ class Decided:
         for name in ("context", "timings"):
             values[name] = json.loads(values[name])
         return cls(**values)
+
+
+def impressions(decided: Sequence[Decided], recipe: Recipe, strings: Strings) -> Impressions:
+    """What logged decisions showed, for learning from it.
+
+    Answers of fallback tiers are passed over: nobody knows which events they could have seen.
+    """
+    read = sorted((d for d in decided if d.digests), key=lambda d: (d.offset, d.time))
+    context = {
+        name: np.array([strings.code(str(d.context.get(name) or "")) for d in read], np.uint32)
+        for name in recipe.context
+    }
+    asks = Asks(
+        np.array([strings.code(d.entity) for d in read], np.uint32),
+        np.array([d.time for d in read], np.int64),
+        np.array([d.offset for d in read], np.int64),
+        context,
+    )
+    owner = np.repeat(np.arange(len(read)), [len(d.shown) for d in read])
+    return Impressions(asks, owner, np.concatenate([np.zeros(0, np.uint32), *(d.items[d.shown] for d in read)]))
+
+
+def logged(path: Path, decision: str | None = None) -> list[Decided]:
+    """The decisions with features that a home folder's decision log holds; none where there is no log yet."""
+    if not path.exists():
+        return []
+    log = DecisionLog(path)
+    try:
+        return log.read(decision, audited=True)
+    finally:
+        log.close()
 
 
 def digests(rows: NDArray[np.float64]) -> bytes:
