@@ -6,6 +6,6 @@ from penstock.learn.models import Model, SourceOrder, Trees, fit_trees, load
 from penstock.learn.recipe import Candidates, LambdaRank, Recipe, popular_lists, retrieve
 
 __all__ = [
-    "Asks", "Candidates", "Dataset", "Impressions", "Labels", "LambdaRank", "Model", "Outcomes", "Recipe", "Replay", "Shown",
-    "SourceOrder", "Trees", "fit_trees", "join_outcomes", "load", "popular_lists", "retrieve",
+    "Asks", "Candidates", "Dataset", "Impressions", "Labels", "LambdaRank", "Model", "Outcomes", "Recipe", "Replay",
+    "Shown", "SourceOrder", "Trees", "fit_trees", "join_outcomes", "load", "popular_lists", "retrieve",
 ]  # fmt: skip
