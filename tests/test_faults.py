@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from polars import col
 
 import penstock as ps
+import penstock.stores.lmdb as lmdb_module
 from penstock.engines import StreamEngine
 from penstock.errors import DefinitionError, StoreError, UnavailableError
 from penstock.events import RowsLog, SqliteLog, schema_of
@@ -17,7 +20,7 @@ from penstock.features.records import decode, fold
 from penstock.learn import Recipe
 from penstock.releases import Registry
 from penstock.serve.decide import Cost, popularity_key
-from penstock.stores import MemoryStore
+from penstock.stores import LmdbStore, MemoryStore
 from penstock.types import Accepted
 
 
@@ -61,6 +64,33 @@ def test_a_failed_store_write_is_made_up_for_once(tmp_path: Path) -> None:
     with store.snapshot() as snapshot:
         found = fold(VIEW, decode(VIEW, snapshot.get(VIEW.version, [VIEW.key(key[0])])), np.array([10**15]))
     assert found["n"].tolist() == [5.0]
+    log.close()
+
+
+def records(store: LmdbStore) -> dict[bytes, bytes]:
+    return dict(store.scan(VIEW.version))
+
+
+def test_a_store_lost_with_the_power_is_rebuilt_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another boot left open comes up empty, and the log gives every byte of it again."""
+    log = log_of(tmp_path, 50)
+    store = LmdbStore(tmp_path / "store")
+    StreamEngine(log, store, [VIEW]).catch_up()
+    before = records(store)
+    # The end of the machine: what lies in the folder is all there is; nothing was closed.
+    shutil.copytree(tmp_path / "store", tmp_path / "found")
+    store.close()
+    monkeypatch.setattr(lmdb_module, "_boot", lambda: b"another boot")
+    with closing(LmdbStore(tmp_path / "found")) as found:
+        assert found.rebuilt
+        assert records(found) == {}
+        engine = StreamEngine(log, found, [VIEW])
+        assert engine.behind() == 50
+        engine.catch_up()
+        assert records(found) == before != {}
+    with closing(LmdbStore(tmp_path / "found")) as again:
+        assert not again.rebuilt
+        assert records(again) == before
     log.close()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -222,6 +224,77 @@ def test_what_a_lost_boot_left_open_is_dropped(tmp_path: Path, monkeypatch: pyte
     assert not store.rebuilt
     assert content(store)[0] == {A: 1}
     store.close()
+
+
+DAMAGED = {
+    "garbage": lambda data: b"not a database" * 1000,
+    "two torn pages": lambda data: bytes(8192),
+    "the meta pages without the rest": lambda data: data[:8192],
+    "nothing": lambda data: b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_what_a_power_loss_tore_is_deleted_unopened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """Whatever a lost boot left in the environment's files, opening neither fails nor crashes: the store is empty."""
+    killed(tmp_path, 40)
+    data = tmp_path / "data.mdb"
+    data.write_bytes(DAMAGED[damage](data.read_bytes()))
+    monkeypatch.setattr(lmdb_module, "_boot", lambda: b"another boot")
+    store = LmdbStore(tmp_path)
+    assert store.rebuilt
+    assert content(store) == ({}, {}, 0, 0)
+    store.close()
+
+
+def test_a_torn_mark_is_distrusted(tmp_path: Path) -> None:
+    """A mark that was being written when the machine went down names no boot, so the store is dropped."""
+    killed(tmp_path, 3)
+    mark = tmp_path / lmdb_module._MARK
+    mark.write_bytes(mark.read_bytes()[:7])
+    store = LmdbStore(tmp_path)
+    assert store.rebuilt
+    assert content(store) == ({}, {}, 0, 0)
+    store.close()
+
+
+class Synced:
+    """An environment that notes when it is synced, and what stands beside it then."""
+
+    def __init__(self, env: Any, note: Callable[[str], None]) -> None:
+        self._env, self._note = env, note
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def sync(self, force: bool) -> None:
+        self._env.sync(force)
+        self._note("environment")
+
+
+def test_the_mark_is_on_disk_while_anything_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is synced before LMDB makes or opens its files, and goes, synced again, after their last sync."""
+    notes: list[tuple[str, bool, bool]] = []
+    mark, data = tmp_path / "store" / lmdb_module._MARK, tmp_path / "store" / "data.mdb"
+    sync = os.fsync
+
+    def note(what: str) -> None:
+        notes.append((what, mark.exists(), data.exists()))
+
+    def fsync(handle: int) -> None:
+        sync(handle)
+        note(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store = LmdbStore(tmp_path / "store")
+    store.write([(A, b"k", b"1")], {A: 1}, 1, 1)
+    assert notes == [(mark.name, True, False), ("store", True, False)]
+    assert mark.read_bytes() == lmdb_module._boot()
+    store._env = Synced(store._env, note)  # type: ignore[assignment]
+    store.close()
+    assert notes[2:] == [("environment", True, True), ("store", False, True)]
 
 
 def test_a_store_without_room_refuses_and_stays_whole(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """The default store: LMDB, a memory-mapped B-tree with one writer and many readers.
 
 Commits are not synced one by one: the log is the truth. After a power loss (another boot of the machine,
-and the store was not closed) what LMDB left is not trusted but dropped, and rebuilt from the log.
+and the store was not closed) what LMDB left is not trusted: its files are deleted unopened, and the store is
+rebuilt from the log. A file beside them, `open-since-boot`, says in which boot the store was opened; it goes
+at a clean end.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,12 +18,14 @@ from typing import Any
 import lmdb
 
 from penstock.errors import StoreError
+from penstock.events.archive import sync_folder
 
 _OFFSETS = struct.Struct("<qq")
 _APPLIED = b"\0applied"
 _META = b"\0meta"
-_OPENED = b"\0opened"
 _VIEW = 8
+_MARK = "open-since-boot"
+_FILES = ("data.mdb", "lock.mdb")
 
 
 def _boot() -> bytes:
@@ -39,29 +44,36 @@ class LmdbStore:
 
     def __init__(self, path: Path | str, *, map_size: int = 1 << 36) -> None:
         self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.rebuilt = self._distrust()
             self._env = lmdb.open(
                 str(self.path), map_size=map_size, sync=False, metasync=False, max_readers=512, readahead=False
             )
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             raise StoreError(
                 "the feature store's folder is readable and not open for writing elsewhere in this process",
                 got=f"{self.path}: {error}",
                 remedy="stop the other process, or delete the folder: it is rebuilt from the log",
             ) from None
         self._env.reader_check()
-        self.rebuilt = self._distrust()
 
     def _distrust(self) -> bool:
-        with self._env.begin(write=True) as txn:
-            before, boot = txn.get(_OPENED), _boot()
-            unsafe = before is not None and (not boot or before != boot)
-            if unsafe:
-                txn.drop(self._env.open_db(None, txn), delete=False)
-            txn.put(_OPENED, boot or b"?")
-        self._env.sync(True)
-        return unsafe
+        """Deletes what another boot left open, and marks the folder before the first unsynced write."""
+        mark, boot = self.path / _MARK, _boot()
+        before = mark.read_bytes() if mark.exists() else None
+        if boot and before == boot:
+            return False
+        if before is not None:
+            # LMDB must not even look at pages that a power loss may have torn: it may crash on them.
+            for name in _FILES:
+                (self.path / name).unlink(missing_ok=True)
+        with mark.open("wb") as file:
+            file.write(boot or b"?")
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(self.path)
+        return before is not None
 
     @contextmanager
     def snapshot(self) -> Iterator[LmdbSnapshot]:
@@ -111,10 +123,11 @@ class LmdbStore:
             txn.delete(_APPLIED + view)
 
     def close(self) -> None:
-        with self._env.begin(write=True) as txn:
-            txn.delete(_OPENED)
+        # The mark goes only once everything that it warns of is on disk.
         self._env.sync(True)
         self._env.close()
+        (self.path / _MARK).unlink(missing_ok=True)
+        sync_folder(self.path)
 
 
 class LmdbSnapshot:
