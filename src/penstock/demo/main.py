@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
+from penstock.aggregates import Count
 from penstock.app import App
 from penstock.clock import HOUR, duration
 from penstock.commands import BUILT_IN, open_app, served_audit, steps
@@ -58,7 +59,7 @@ def run(
     result.update(_train(system, printer))
     posts = [stream.as_json(event) for event in live]
     with _server(file, home, port) as url:
-        result.update(_replay(url, posts, goal, clients, printer))
+        result.update(_replay(url, system, posts, goal, clients, printer))
         result.update(_baselines(stream, history, posts, goal, printer))
         with printer.step("audit") as step:
             log = system.log()
@@ -116,7 +117,8 @@ def _ingest(system: App, stream: Stream, place: int, printer: Printer) -> dict[s
             log.append(stream.events[at:to], stream.arrived[at:to])
             step.progress(to, place)
         rate = place / (time.perf_counter() - start)
-        step.note(f"{place:,} events, {rate:,.0f}/s, {(system.home / 'log.sqlite').stat().st_size / 1e6:.1f} MB")
+        size = sum(part.stat().st_size for part in system.home.glob("log.sqlite*"))
+        step.note(f"{place:,} events, {rate:,.0f}/s, {size / 1e6:.1f} MB")
     log.close()
     return {"ingested": place, "ingest_events_per_second": rate}
 
@@ -159,13 +161,27 @@ def _server(app: Path, home: Path, port: int) -> Iterator[str]:
         server.wait()
 
 
-def _replay(url: str, posts: list[dict[str, Any]], goal: str, clients: int, printer: Printer) -> dict[str, Any]:
+def _probe(system: App) -> tuple[str, str] | None:
+    """A view by shopper and a count in it that every event raises: it shows when a post has arrived."""
+    decision = next(iter(system.decisions.values()))
+    for view in system.views.values():
+        for name, aggregate in view.features.items():
+            always = aggregate.window is None and aggregate.where is None
+            if view.by == (decision.recipe.by,) and isinstance(aggregate, Count) and always:
+                return view.name, name
+    return None
+
+
+def _replay(
+    url: str, system: App, posts: list[dict[str, Any]], goal: str, clients: int, printer: Printer
+) -> dict[str, Any]:
     address = urlsplit(url)
+    decision = next(iter(system.decisions))
     with printer.step("replay the rest as live clients") as step:
         found = uvloop.run(
             replay(
-                str(address.hostname), int(address.port or 0), posts, ask=lambda event: event["kind"] == goal, k=K,
-                clients=clients, freshness_probe=("Shopper", "actions"), progress=step.progress,
+                str(address.hostname), int(address.port or 0), posts, ask=lambda event: event["kind"] == goal,
+                decision=decision, k=K, clients=clients, freshness_probe=_probe(system), progress=step.progress,
             )
         )  # fmt: skip
         step.note(f"{found.events:,} events posted, {len(found.asked):,} decisions")

@@ -163,17 +163,15 @@ class Assembler:
         return [finite(r.expression).alias(name) for name, r in self.requests.items()]
 
     def _derive(self, out: Array, place: int, values: Mapping[str, Array], now: Array) -> None:
-        columns: dict[str, Array] = {"now": now}
-        clean = [pl.col("now").cast(pl.Datetime("us", "UTC"))]
+        columns: dict[str, Array | pl.Series] = {"now": pl.Series(now).cast(pl.Datetime("us", "UTC"))}
         for position, name in enumerate(self.names[:place]):
             if name in self._wanted:
-                columns[name] = out[:, position]
-                clean.append(pl.col(name).fill_nan(None))
+                columns[name] = pl.Series(name, out[:, position], nan_to_null=True)
         for name in self._wanted & values.keys():
             if values[name].ndim == 2:
                 columns[name] = values[name][:, 0] if values[name].shape[1] == 1 else values[name]
         # In sequence: for some hundred rows the thread pool costs three times what it computes.
-        derived = pl.DataFrame(columns).with_columns_seq(clean).select_seq(self._derived)
+        derived = pl.DataFrame(columns).select_seq(self._derived)
         for offset, series in enumerate(derived.get_columns()):
             out[:, place + offset] = series.to_numpy()
 
