@@ -87,7 +87,7 @@ def load_app(folder: Path, text: str = APP, *, name: str = "small.py", home: str
     app = ps.load(file)
     app.home = folder / home
     app.clock = EventsClock()
-    app.open(future=None)
+    app.open()
     return app
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.clock import SECOND
+from penstock.clock import DAY, MINUTE, SECOND, EventsClock, SystemClock
 from penstock.errors import DefinitionError, EventError, TooLargeError
 from penstock.events import BodyError, Event, Intake, Money, schema_of
 
@@ -40,6 +40,9 @@ class Fixed:
 
     def saw(self, time_: int) -> None:
         """The test's clock stands."""
+
+    def latest(self, after: int = 0) -> int:
+        return NOW + 5 * MINUTE
 
 
 GOOD = {"user": "u1", "item": "i1", "kind": "view", "time": 1_699_999_999}
@@ -229,11 +232,65 @@ def test_many_streams_need_a_name_and_defaults_hold() -> None:
         Intake([], Fixed())
 
 
-def test_history_has_no_limit_on_the_future() -> None:
-    """With future=None any time up to the year 9999 is taken: imports and replays bring their own clock."""
-    intake = Intake([Action], Fixed(), future=None)
-    assert intake.parse(changed(time=4_000_000_000)).accepted[0].time == 4_000_000_000 * SECOND
+def times(*seconds: float) -> bytes:
+    return b"\n".join(changed(time=second) for second in seconds)
+
+
+YEAR_9999 = 253_400_000_000
+DAYS = DAY // SECOND
+
+
+def test_an_absurd_date_does_not_move_the_events_clock() -> None:
+    """More than 30 days beyond the newest event is refused alone, with the option that widens it; a pause is not."""
+    clock = EventsClock(NOW)
+    intake = Intake([Action], clock)
+    last = NOW // SECOND + 30 * DAYS
+    parsed = intake.parse(times(YEAR_9999, last + 1, last, NOW // SECOND))
+    assert [event.time for event in parsed.accepted] == [last * SECOND, NOW]
+    assert [rejection.index for rejection in parsed.rejected] == [0, 1]
+    assert parsed.rejected[0].error == (
+        "time is not after 2023-12-14T22:13:20+00:00; got 253400000000; send seconds, not milliseconds, since 1970 "
+        "UTC, and set the sender's clock; if events do lie so far ahead, serve with a larger --future"
+    )
+    with pytest.raises(EventError, match="time is not after 2023-12-14"):
+        intake.check({**GOOD, "time": YEAR_9999})
+    wider = Intake([Action], EventsClock(NOW, future="90d"))
+    assert len(wider.parse(times(NOW // SECOND + 90 * DAYS, YEAR_9999)).accepted) == 1
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["all at once", "one by one"])
+def test_each_event_of_a_body_may_follow_those_before_it(broken: bool) -> None:
+    """A year of a quiet shop in one body is taken, though its end lies far beyond the newest event in the log."""
+    intake = Intake([Action], EventsClock(NOW))
+    year = [NOW // SECOND + day * DAYS for day in range(20, 365, 20)]
+    parsed = intake.parse(times(*year, YEAR_9999) + (b'\n{"user' if broken else b""))
+    assert len(parsed.accepted) == len(year)
+    assert [rejection.index for rejection in parsed.rejected][:1] == [len(year)]
+
+
+def test_the_first_event_of_all_is_bounded_by_the_wall() -> None:
+    """An empty log may begin at any past date, and not beyond the wall clock; from then on its events are the bound."""
+    clock = EventsClock(wall=Fixed())
+    intake = Intake([Action], clock)
+    assert len(intake.parse(times(YEAR_9999, NOW // SECOND + 301)).rejected) == 2
+    for first in (86_400, NOW // SECOND + 300):
+        assert intake.parse(times(first)).accepted[0].time == first * SECOND
+    clock.saw(DAY)
+    assert intake.parse(times(NOW // SECOND)).accepted == []
+
+
+def test_no_span_reaches_beyond_the_year_9999() -> None:
+    """However wide the span, a time is one that dates can be written for."""
+    intake = Intake([Action], EventsClock(NOW, future="1000000w"))
     assert "not after the year 9999" in intake.parse(changed(time=1e300)).rejected[0].error
+    assert intake.parse(times(YEAR_9999)).accepted[0].time == YEAR_9999 * SECOND
+
+
+def test_the_wall_clock_bounds_by_its_own_span() -> None:
+    """Five minutes unless told otherwise."""
+    for clock, span in ((SystemClock(), 5 * MINUTE), (SystemClock(future="1h"), 60 * MINUTE)):
+        before = clock.now()
+        assert before + span <= clock.latest() <= clock.now() + span
 
 
 def test_in_process_events_obey_the_same_rules(intake: Intake) -> None:

@@ -80,7 +80,7 @@ def test_an_event_in_a_decision_is_durable_and_not_in_its_own_features(app: ps.A
     app.decide("home", user=known_user())
     assert last_decided(app).digests != without.digests
     app.close()
-    assert app.open(future=None).log.end == end + 1
+    assert app.open().log.end == end + 1
 
 
 def test_a_repeated_id_counts_once_across_a_restart(app: ps.App) -> None:
@@ -88,7 +88,7 @@ def test_a_repeated_id_counts_once_across_a_restart(app: ps.App) -> None:
     assert app.ingest([event, event]) == 1
     assert app.ingest([event]) == 0
     app.close()
-    app.open(future=None)
+    app.open()
     assert app.ingest([event]) == 0
     assert app.features("Shopper", "repeater")["actions"] == 1
 
@@ -187,7 +187,7 @@ def test_a_changed_view_is_back_filled_beside_the_old_one_which_answers_meanwhil
     app.ingest([click("both", 1, "p-00001")])
     assert runtime.store.views()[new] == runtime.store.views()[old] == runtime.log.end
     app.close()
-    runtime = app.open(future=None)
+    runtime = app.open()
     assert {old, new} <= set(runtime.store.views())
     assert serving(app) == second
     assert Registry(app.home / "releases").rollback("home")["release"] == first
@@ -195,7 +195,7 @@ def test_a_changed_view_is_back_filled_beside_the_old_one_which_answers_meanwhil
     # Once neither an app nor a champion, past or present, needs it, its tiles go.
     app.close()
     (app.home / "releases" / "promotions.jsonl").unlink()
-    runtime = app.open(future=None)
+    runtime = app.open()
     assert new not in runtime.store.views()
     assert old in runtime.store.views()
 
@@ -212,7 +212,7 @@ def test_a_system_whose_only_release_is_damaged_starts_and_answers(app: ps.App) 
     first = serving(app)
     app.close()
     (app.home / "releases" / str(first) / "recipe.json").write_text("{}")
-    app.open(future=None)
+    app.open()
     answer = app.decide("home", user=known_user())
     assert (answer.tier, answer.release) == ("popular", None)
     assert len(answer.items) == 10

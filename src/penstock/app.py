@@ -27,7 +27,7 @@ from penstock.serve.requests import Answer, DecideRequest
 from penstock.serve.rerank import Explore, Rule
 from penstock.serve.runtime import Runtime
 from penstock.stores import LmdbStore
-from penstock.types import Progress
+from penstock.types import Accepted, Progress
 
 C = TypeVar("C", bound=type)
 HOME = Path("penstock-data")
@@ -42,7 +42,7 @@ class App:
     Args:
         name: of the app.
         home: the folder of everything durable.
-        clock: says now; the wall clock by default.
+        clock: says now, and how far in the future an event may lie; the wall clock by default.
 
     >>> app = App("shop")
     >>> class Action(Event):
@@ -121,11 +121,10 @@ class App:
 
     # In process
 
-    def open(self, *, future: str | None = "5min", progress: Progress | None = None) -> Runtime:
+    def open(self, *, progress: Progress | None = None) -> Runtime:
         """Opens the home folder; the store catches up with the log first.
 
         Args:
-            future: how far ahead of the clock an event may be dated; None where events are the clock.
             progress: told while the store catches up.
         """
         if self._runtime is None:
@@ -135,7 +134,7 @@ class App:
                 lock=lock,
                 log=self.log(),
                 store=LmdbStore(self.home / "store"),
-                intake=self.intake(future=future),
+                intake=self.intake(),
                 views=list(self.views.values()),
                 decisions=list(self.decisions.values()),
                 clock=self.clock,
@@ -159,9 +158,9 @@ class App:
         """The event log of the home folder."""
         return SqliteLog(self.home / "log.sqlite", [schema_of(cls) for cls in self.events.values()])
 
-    def intake(self, *, future: str | None = "5min") -> Intake:
+    def intake(self) -> Intake:
         """Checks events of this app's types."""
-        return Intake(list(self.events.values()), self.clock, future=future)
+        return Intake(list(self.events.values()), self.clock)
 
     def ingest(self, events: Iterable[Mapping[str, Any] | Event]) -> int:
         """Appends events; once it returns they are durable and in the next decision. Returns how many were new.
@@ -170,7 +169,12 @@ class App:
             EventError: at the first bad event; none of the batch is appended then.
         """
         runtime = self.open()
-        return sum(runtime.append([runtime.intake.check(event) for event in events]))
+        accepted: list[Accepted] = []
+        newest = 0
+        for event in events:
+            accepted.append(runtime.intake.check(event, after=newest))
+            newest = max(newest, accepted[-1].time)
+        return sum(runtime.append(accepted))
 
     def decide(
         self,

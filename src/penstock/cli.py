@@ -111,12 +111,16 @@ def serve(
     clock: Annotated[
         str, typer.Option(help="'system', or 'events': now is the newest event's time, to replay recorded days.")
     ] = "system",
+    future: Annotated[
+        str | None,
+        typer.Option(help="How far ahead of now an event may be dated; 5min, or 30d on the events' clock."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Serve events, decisions, features and releases over HTTP until Ctrl-C."""
     # Requests hold some hundred rows: Polars' thread pool would only take the cores from other requests.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
-    commands.serve(app=app, home=home, host=host, port=port, clock=clock, json=json)
+    commands.serve(app=app, home=home, host=host, port=port, clock=clock, future=future, json=json)
 
 
 @cli.command()

@@ -24,9 +24,19 @@ class Clock(Protocol):
     def saw(self, time_: int) -> None:
         """Hears the time of every event before it is appended."""
 
+    def latest(self, after: int = 0) -> int:
+        """The latest time that an event may carry; one in the same body before it is dated `after`."""
+
 
 class SystemClock:
-    """The machine's wall clock."""
+    """The machine's wall clock.
+
+    Args:
+        future: how far ahead of it an event may be dated; clocks of senders differ a little.
+    """
+
+    def __init__(self, *, future: str | int = "5min") -> None:
+        self._future = duration(future)
 
     def now(self) -> int:
         return time.time_ns() // 1_000
@@ -34,17 +44,31 @@ class SystemClock:
     def saw(self, time_: int) -> None:
         """The wall clock goes its own way."""
 
+    def latest(self, after: int = 0) -> int:
+        """A moment ahead of now, whatever came before."""
+        return self.now() + self._future
+
 
 class EventsClock:
     """Now is the newest time that any accepted event carries, so a recorded day can be replayed.
 
-    >>> clock = EventsClock()
+    Args:
+        start: the time of the newest event so far, 0 for none.
+        future: how far ahead of the newest event the next one may be dated. It spans any pause of the shop, and
+            keeps one absurd date from moving the clock, which never goes back.
+        wall: bounds the first event of all, which has none before it.
+
+    >>> clock = EventsClock(future="1d")
     >>> clock.saw(5); clock.saw(3); clock.now()
     5
+    >>> clock.latest() == 5 + DAY
+    True
     """
 
-    def __init__(self, start: int = 0) -> None:
+    def __init__(self, start: int = 0, *, future: str | int = "30d", wall: Clock | None = None) -> None:
         self._newest = start
+        self._future = duration(future)
+        self._wall: Clock = wall or SystemClock()
 
     def saw(self, time_: int) -> None:
         """Moves now forward to `time_` (microseconds); a clock never goes back."""
@@ -52,6 +76,11 @@ class EventsClock:
 
     def now(self) -> int:
         return self._newest
+
+    def latest(self, after: int = 0) -> int:
+        """So far beyond the newest event; an event that is still on its way into the log counts."""
+        newest = max(self._newest, after)
+        return newest + self._future if newest else self._wall.latest()
 
 
 def duration(text: str | int) -> int:

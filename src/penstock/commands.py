@@ -13,7 +13,7 @@ from typing import Any
 
 from penstock import audit as audits
 from penstock.app import App, load
-from penstock.clock import EventsClock
+from penstock.clock import EventsClock, SystemClock
 from penstock.errors import MappingError, PenstockError, RequestError
 from penstock.events import Event, Mapping, ingest_file
 from penstock.printing import Printer
@@ -107,14 +107,18 @@ def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, 
     say({"release": trained.release, "chosen": trained.chosen, "report": str(report), "promoted": promote}, text, json)
 
 
-def serve(*, app: Path | None, home: Path, host: str, port: int, clock: str, json: bool) -> None:
+def serve(
+    *, app: Path | None, home: Path, host: str, port: int, clock: str, future: str | None, json: bool
+) -> None:  # fmt: skip
     if clock not in ("system", "events"):
         raise RequestError("--clock is system or events", got=repr(clock), remedy="leave it out for the wall clock")
     system = open_app(app, home)
     if clock == "events":
-        system.clock = EventsClock()
+        system.clock = EventsClock() if future is None else EventsClock(future=future)
+    elif future is not None:
+        system.clock = SystemClock(future=future)
     with Printer(json).step("open the store") as step:
-        runtime = system.open(future=None if clock == "events" else "5min", progress=step.progress)
+        runtime = system.open(progress=step.progress)
     token = operator_token(home)
 
     def ready(url: str) -> None:

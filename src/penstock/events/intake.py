@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.clock import Clock, duration
+from penstock.clock import Clock
 from penstock.errors import DefinitionError, EventError, RequestError, TooLargeError
 from penstock.events.explain import Explainer
 from penstock.events.rejection import Rejection
@@ -42,11 +42,10 @@ class Intake:
 
     Args:
         event_types: the app's event classes; each is one stream.
-        clock: says now, for events without a time and for the limit on the future.
+        clock: says now, for events without a time, and how far in the future one may lie.
         max_events: the most events in a body.
         max_body: the most bytes in a body.
         max_text: the most characters in a text.
-        future: how far ahead of the clock a time may be; None for any (imports, the events' clock).
 
     >>> from penstock.clock import SystemClock
     >>> class Visit(Event):
@@ -64,7 +63,6 @@ class Intake:
         max_events: int = 10_000,
         max_body: int = 4 << 20,
         max_text: int = 512,
-        future: str | int | None = "5min",
     ) -> None:
         kinds = [event_type(cls) for cls in event_types]
         self.event_types = {kind.stream: kind for kind in kinds}
@@ -77,7 +75,6 @@ class Intake:
         self.max_events = max_events
         self.max_body = max_body
         self._clock = clock
-        self._future = None if future is None else duration(future)
         self._wire = Wire(self.event_types, max_text)
         self._explainer = Explainer(self.event_types, max_text)
 
@@ -106,8 +103,11 @@ class Intake:
         self._check_count(len(events))
         return self._accept_all(events, body, lines)
 
-    def check(self, event: Mapping[str, Any] | Event) -> Accepted:
+    def check(self, event: Mapping[str, Any] | Event, *, after: Micros = 0) -> Accepted:
         """Checks one event in process.
+
+        Args:
+            after: the newest time among those checked before it and not yet appended.
 
         Raises:
             EventError: it breaks its schema or a rule.
@@ -121,7 +121,7 @@ class Intake:
             raise refused(error) from None
         if self._wire.unfit(wire):
             self._explainer.explain(event)
-        return self._wire.accept(wire, *self._now(), os.urandom(16).hex())
+        return self._wire.accept(wire, self._clock.now(), self._latest(after), os.urandom(16).hex())
 
     def _as_mapping(self, event: Event) -> Mapping[str, Any]:
         kind = next((kind for kind in self.event_types.values() if kind.cls is type(event)), None)
@@ -134,9 +134,8 @@ class Intake:
             )
         return {"stream": kind.stream, **msgspec.structs.asdict(event)}
 
-    def _now(self) -> tuple[Micros, Micros]:
-        now = self._clock.now()
-        return now, MAX_TIME - 1 if self._future is None else now + self._future
+    def _latest(self, after: Micros) -> Micros:
+        return min(self._clock.latest(after), MAX_TIME - 1)
 
     def _check_count(self, count: int) -> None:
         if count > self.max_events:
@@ -153,12 +152,13 @@ class Intake:
         # A NUL reaches a text only through this escape, so the fast path need not look at every text.
         if b"\\u0000" in body and any(map(self._wire.unfit, events)):
             return self._one_by_one(_split_lines(body) if lines else _split(body))
-        now, latest = self._now()
+        now, newest = self._clock.now(), 0
         stem = os.urandom(12).hex()
         accepted, wrong = [], {}
         for index, wire in enumerate(events):
             try:
-                accepted.append(self._wire.accept(wire, now, latest, f"{stem}{index:08x}"))
+                accepted.append(self._wire.accept(wire, now, self._latest(newest), f"{stem}{index:08x}"))
+                newest = max(newest, accepted[-1].time)
             except EventError as error:
                 wrong[index] = error
         if not wrong:
@@ -168,12 +168,14 @@ class Intake:
 
     def _one_by_one(self, parts: Sequence[bytes]) -> Parsed:
         self._check_count(len(parts))
-        now, latest = self._now()
+        now, newest = self._clock.now(), 0
         stem = os.urandom(12).hex()
         parsed = Parsed()
         for index, raw in enumerate(parts):
             try:
-                parsed.accepted.append(self._wire.accept(self._checked(raw), now, latest, f"{stem}{index:08x}"))
+                one = self._wire.accept(self._checked(raw), now, self._latest(newest), f"{stem}{index:08x}")
+                parsed.accepted.append(one)
+                newest = max(newest, one.time)
             except EventError as error:
                 parsed.rejected.append(Rejection.of(index, error, _text(raw)))
         return parsed

@@ -40,13 +40,11 @@ def micros(value: str | int | float, latest: Micros) -> Micros:
     if at < 0:
         raise EventError("time is not before 1970", got=show(value), remedy="send seconds since 1970 UTC", field="time")
     if at > latest:
-        limit = (_EPOCH + latest * _MICROSECOND).isoformat() if latest < MAX_TIME - 1 else "the year 9999"
-        raise EventError(
-            f"time is not after {limit}",
-            got=show(value),
-            remedy="send seconds, not milliseconds, since 1970 UTC, and set the sender's clock",
-            field="time",
-        )
+        limit, remedy = "the year 9999", "send seconds, not milliseconds, since 1970 UTC"
+        if latest < MAX_TIME - 1:
+            limit = (_EPOCH + latest * _MICROSECOND).isoformat()
+            remedy += ", and set the sender's clock; if events do lie so far ahead, serve with a larger --future"
+        raise EventError(f"time is not after {limit}", got=show(value), remedy=remedy, field="time")
     return at
 
 
