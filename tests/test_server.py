@@ -72,7 +72,7 @@ def test_a_runtime_that_no_longer_takes_events_is_503(tmp_path: Path) -> None:
     with shop(tmp_path) as app:
         runtime = app.open()
         with BackgroundServer(runtime) as server, Client(server) as call:
-            runtime._writer.close()
+            runtime._inlet.close()
             for path, body in (
                 ("/v1/events", {"user": "u", "item": "a"}),
                 ("/v1/decide/home", {"user": "u", "event": {"user": "u", "item": "a"}}),
@@ -280,7 +280,7 @@ def letting_go():
     face.reached.wait(); print("reached", flush=True); sys.stdin.readline(); face.go.set()
 threading.Thread(target=letting_go, daemon=True).start()
 run(face, port=0, token="t", on_ready=lambda url: print(url, flush=True))
-print(sys.getswitchinterval(), face.runtime._writer._thread.is_alive(), flush=True)
+print(sys.getswitchinterval(), face.runtime._inlet._writer._thread.is_alive(), flush=True)
 """
 
 

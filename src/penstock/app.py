@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,12 +23,13 @@ from penstock.releases.training import Step, Trained, train
 from penstock.retrieve import Popular, Source
 from penstock.serve.decide import Decision
 from penstock.serve.decisions import impressions, logged
+from penstock.serve.ingestor import Ingestor, Inlet
 from penstock.serve.lock import HomeLock
 from penstock.serve.requests import Answer, DecideRequest
 from penstock.serve.rerank import Explore, Rule
 from penstock.serve.runtime import Runtime
 from penstock.stores import LmdbStore
-from penstock.types import Accepted, Progress
+from penstock.types import Accepted, Progress, Store
 
 C = TypeVar("C", bound=type)
 HOME = Path("penstock-data")
@@ -128,19 +130,31 @@ class App:
             progress: told while the store catches up.
         """
         if self._runtime is None:
-            lock = HomeLock(self.home)
-            self._runtime = Runtime(
-                self.home,
-                lock=lock,
-                log=self.log(),
-                store=LmdbStore(self.home / "store"),
-                intake=self.intake(),
-                views=list(self.views.values()),
-                decisions=list(self.decisions.values()),
-                clock=self.clock,
-                progress=progress,
-            )
+            with ExitStack() as opened:
+                opened.callback(HomeLock(self.home).close)
+                log = self.log()
+                opened.callback(log.close)
+                store = LmdbStore(self.home / "store")
+                opened.callback(store.close)
+                views = list(self.views.values())
+                ingestor = Ingestor(log, store, self.registry, views, self.clock, progress)
+                opened.callback(ingestor.close)
+                self._runtime = self.answering(log, store, ingestor, opened)
         return self._runtime
+
+    def answering(self, log: SqliteLog, store: Store, inlet: Inlet, opened: ExitStack) -> Runtime:
+        """What answers, over what was opened for it; closing it closes that too."""
+        return Runtime(
+            self.home,
+            log=log,
+            store=store,
+            inlet=inlet,
+            intake=self.intake(),
+            views=list(self.views.values()),
+            decisions=list(self.decisions.values()),
+            clock=self.clock,
+            closing=opened.pop_all(),
+        )
 
     def close(self) -> None:
         """Commits and closes what was opened."""

@@ -1,6 +1,6 @@
 """Immutable releases, the pointer to the champion, and the training runs that make them."""
 
-from penstock.releases.bundle import Release, read, write
+from penstock.releases.bundle import Release, read, recipe_of, write
 from penstock.releases.registry import Registry
 
-__all__ = ["Registry", "Release", "read", "write"]
+__all__ = ["Registry", "Release", "read", "recipe_of", "write"]

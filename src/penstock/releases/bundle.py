@@ -120,7 +120,7 @@ def read(folder: Path, name: str) -> Release:
             got=f"{name} differs in {', '.join(wrong) or 'manifest.json'}",
             remedy="restore the folder, or train again",
         )
-    recipe = Recipe.from_spec(json.loads((path / "recipe.json").read_text()))
+    recipe = recipe_of(folder, name)
     found = {view.name: view.version.hex() for view in recipe.views}
     if found != manifest["views"] or list(recipe.assembler.names) != manifest["features"]:
         raise ReleaseError(
@@ -138,6 +138,17 @@ def read(folder: Path, name: str) -> Release:
     defaults = np.load(path / "defaults.npy", allow_pickle=False)
     warmup = json.loads((path / "warmup.json").read_text())
     return Release(name, recipe, load(path, manifest["model"]), plain, defaults, warmup, manifest)
+
+
+def recipe_of(folder: Path, name: str) -> Recipe:
+    """What a release was trained to do, without loading the rest of it."""
+    try:
+        return Recipe.from_spec(json.loads((folder / name / "recipe.json").read_text()))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ReleaseError(
+            "a release says what it was trained to do", got=f"{name}/recipe.json: {error}",
+            remedy="restore the folder, or train again",
+        ) from None  # fmt: skip
 
 
 def _digest(path: Path) -> str:

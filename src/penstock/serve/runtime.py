@@ -1,12 +1,11 @@
-"""A running system: log, writer, store, releases and deciders of one app in one home folder."""
+"""A running system: what answers for one app in one home folder."""
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -14,77 +13,69 @@ from urllib.parse import unquote
 import numpy as np
 
 from penstock.clock import Clock
-from penstock.engines import StreamEngine
-from penstock.errors import NotFoundError, PenstockError, ReleaseError, RequestError
+from penstock.errors import NotFoundError, ReleaseError, RequestError
 from penstock.events import Intake, Parsed, SqliteLog
 from penstock.features import View
-from penstock.releases import Registry, Release, read
+from penstock.releases import Registry
 from penstock.retrieve import Popularity
-from penstock.serve.decide import Decider, Decision, live_sources, reader
+from penstock.serve.decide import Decider, Decision, reader
 from penstock.serve.decisions import DecisionLog
-from penstock.serve.lock import HomeLock
+from penstock.serve.follower import Follower
+from penstock.serve.ingestor import Inlet
 from penstock.serve.requests import Answer, DecideRequest
-from penstock.serve.writer import BACKFILL, MOST, Writer
-from penstock.types import Accepted, Progress, Rows, Schema, Store
+from penstock.serve.writer import MOST
+from penstock.types import Accepted, Schema, Store
 
-_LOOK = 0.1
-"""Seconds between looks at the champion's pointer; a look costs a tenth of a millisecond on a slow disk."""
-_log = logging.getLogger("penstock.serve")
+_WAIT = 0.005
 
 
 class Runtime:
-    """Everything of one app that runs, over one home folder. Close it, or use it in a with block.
+    """What answers for one app: it decides from a store and a log that an ingestor keeps, here or elsewhere.
+
+    Close it, or use it in a with block.
 
     Args:
         home: the folder that holds everything durable.
-        lock: held on the home folder.
-        log: the open event log.
-        store: the open feature store.
+        log: open for reading.
+        store: open for reading.
+        inlet: takes events.
         intake: checks events from outside.
-        views: the app's views; those of releases in charge are kept up to date beside them.
+        views: the app's views.
         decisions: the app's decisions.
         clock: says now.
-        progress: told while the store catches up with the log.
+        closing: closes, with this, what was opened for it.
     """
 
     def __init__(
         self,
         home: Path,
         *,
-        lock: HomeLock,
         log: SqliteLog,
         store: Store,
+        inlet: Inlet,
         intake: Intake,
         views: Sequence[View],
         decisions: Sequence[Decision],
         clock: Clock,
-        progress: Progress | None = None,
+        closing: ExitStack,
     ) -> None:
         self.home = home
-        self._lock = lock
         self.log = log
         self.store = store
         self.intake = intake
         self.registry = Registry(home / "releases")
         self.decisions = DecisionLog(home / "decisions.sqlite")
+        self._inlet = inlet
         self._views = {view.name: view for view in views}
-        self._stamp = (-1, -1)
-        self._looked = 0.0
-        self._loading: set[str] = set()
-        clock.saw(log.newest)
         self._clock = clock
-        self._popularity: dict[str, Popularity] = {}
+        self._closing = closing
+        popularity: dict[str, Popularity] = {}
         self._deciders = {
-            d.name: Decider(d, store, log.strings, clock, self._popularity, self.decisions.add) for d in decisions
+            d.name: Decider(d, store, log.strings, clock, popularity, self.decisions.add) for d in decisions
         }
-        releases = self._read_champions()
-        self._engine = StreamEngine(log, store, [*views, *(v for r in releases.values() for v in r.recipe.views)])
-        self._forget_views()
-        self._engine.catch_up(progress)
-        self._count_popular(list(releases.values()))
-        for release in releases.values():
-            self._take_charge(release)
-        self._writer = Writer(log, self._engine, clock, self._saw)
+        self._follower = Follower(log, store, self.registry, self._deciders, popularity, clock)
+        closing.callback(self.decisions.close)
+        closing.callback(self._follower.close)
 
     def __enter__(self) -> Runtime:
         return self
@@ -94,11 +85,7 @@ class Runtime:
 
     def close(self) -> None:
         """Commits what was taken, then closes everything."""
-        self._writer.close()
-        self.decisions.close()
-        self.store.close()
-        self.log.close()
-        self._lock.close()
+        self._closing.close()
 
     # Events
 
@@ -109,25 +96,19 @@ class Runtime:
     def submit(self, parsed: Parsed, source: str) -> Future[list[bool]]:
         """Appends what was accepted and keeps what was rejected as dead letters."""
         if parsed.rejected:
-            rejected = list(parsed.rejected)
-            self._writer.call(lambda: self.log.reject(rejected, source))
-        return self._writer.submit(parsed.accepted)
+            self._inlet.reject(parsed.rejected, source)
+        return self._inlet.submit(parsed.accepted)
 
     def append(self, events: Sequence[Accepted]) -> list[bool]:
-        """Appends checked events and waits until they are durable and visible."""
-        return self._writer.submit(events).result()
-
-    def _saw(self, rows: Mapping[str, Rows]) -> None:
-        for counts in list(self._popularity.values()):
-            if counts.stream in rows:
-                counts.add(rows[counts.stream], self.log.strings)
+        """Appends checked events and waits until they are durable, visible and counted."""
+        new = self._inlet.submit(events).result()
+        self._follower.follow()
+        return new
 
     # Decisions and features
 
     def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0) -> Answer:
         """Answers one request of a decision, `spent_ms` of whose budget are gone already."""
-        if time.monotonic() - self._looked > _LOOK:
-            self.refresh()
         return self._decider(name).decide(request, spent_ms)
 
     def features(self, view: str, key: str) -> dict[str, Any]:
@@ -200,106 +181,30 @@ class Runtime:
         )
 
     def refresh(self, *, wait: bool = False) -> None:
-        """Notices that the pointer moved, here or in another process; the writer's thread then loads and swaps.
+        """Notices soon that a pointer moved, here or in another process.
 
         Args:
             wait: return only when every new champion has taken charge.
         """
-        self._looked = time.monotonic()
-        if self.registry.stamp() != self._stamp:
-            self._writer.call(self._load_new)
-        if wait:
-            idle = threading.Event()
-            self._writer.call(lambda: self._when_loaded(idle.set))
-            idle.wait()
-
-    def _load_new(self) -> None:
-        for release in self._read_champions().values():
-            self._prepare(release)
-
-    def _when_loaded(self, done: Callable[[], None]) -> None:
-        if self._loading:
-            self._writer.call(lambda: self._when_loaded(done))
-        else:
-            done()
-
-    def _read_champions(self) -> dict[str, Release]:
-        self._stamp = self.registry.stamp()
-        out: dict[str, Release] = {}
-        for decision, name in self.registry.champions().items():
-            held = self._deciders.get(decision)
-            if held is None or (held.release is not None and held.release.id == name) or name in self._loading:
-                continue
-            try:
-                release = read(self.registry.folder, name)
-            except PenstockError as error:
-                # The release before stays in charge; a damaged one must not stop the server.
-                _log.error("release %s is not taken: %s", name, error)
-                continue
-            if release.manifest["data"]["log"] != self.log.id:
-                _log.error("release %s was trained on another log and is not taken", name)
-                continue
-            out[decision] = release
-        return out
-
-    def _prepare(self, release: Release) -> None:
-        """Back-fills what the release needs beside what serves now, and swaps when it has caught up."""
-        self._loading.add(release.id)
-        try:
-            self._engine.add(release.recipe.views)
-            self._count_popular([release])
-        except BaseException:
-            self._loading.discard(release.id)
-            raise
-        self._swap(release)
-
-    def _swap(self, release: Release) -> None:
-        try:
-            # The pointer may have moved on while it was loading.
-            wanted = self.registry.champion(release.decision) == release.id
-            if wanted and self._engine.behind(release.recipe.views):
-                self._engine.step(BACKFILL)
-                self._writer.call(lambda: self._swap(release))
-                return
-            if wanted:
-                self._take_charge(release)
-        except BaseException:
-            self._loading.discard(release.id)
-            raise
-        self._loading.discard(release.id)
-
-    def _take_charge(self, release: Release) -> None:
-        self._deciders[release.decision].take(release)
-
-    def _count_popular(self, releases: Sequence[Release]) -> None:
-        wanted = live_sources([d.decision for d in self._deciders.values()], releases)
-        fresh = {
-            key: Popularity(source, recipe.views[0].schema, recipe.item)
-            for key, (source, recipe) in wanted.items()
-            if key not in self._popularity
-        }
-        for start in range(0, self.log.end, 200_000) if fresh else ():
-            for stream, rows in self.log.read(start, min(start + 200_000, self.log.end)).items():
-                for counts in fresh.values():
-                    if counts.stream == stream:
-                        counts.add(rows, self.log.strings)
-        # A new dictionary's items are read by requests meanwhile: this one only grows.
-        for key, counts in fresh.items():
-            self._popularity[key] = counts
-
-    def _forget_views(self) -> None:
-        keep = self.registry.kept_views() | {view.version for view in self._views.values()}
-        self._engine.keep_only(keep)
+        self._inlet.look()
+        self._follower.wake()
+        while wait:
+            self._follower.follow()
+            wait = bool(self._follower.loading)
+            if wait:
+                time.sleep(_WAIT)
 
     # What the server asks
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether decisions come from releases that have caught up; and what is waited for."""
-        behind = self._engine.behind()
+        with self.store.snapshot() as snapshot:
+            behind = max(0, self.log.end - snapshot.offset)
+        loading = self._follower.loading
         waiting = [name for name, d in self._deciders.items() if d.release is None]
         # A batch is between log and store at any moment under load; a backlog is more than one.
-        ok = not self._loading and behind <= MOST
-        return ok, {"behind": behind, "loading": sorted(self._loading), "without_release": waiting}
+        ok = not loading and behind <= MOST
+        return ok, {"behind": behind, "loading": loading, "without_release": waiting}
 
     def describe(self) -> dict[str, Any]:
         """Streams, decisions and views, for the OpenAPI document."""

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from penstock.clock import Clock
 from penstock.engines import StreamEngine
 from penstock.errors import PenstockError, UnavailableError
-from penstock.types import Accepted, Log, Rows
+from penstock.types import Accepted, Log
 
 _log = logging.getLogger("penstock.serve")
 MOST = 5_000
 BACKFILL = 2_000
+_LOOK = 0.1
 
 
 @dataclass
@@ -35,14 +36,20 @@ class Writer:
     Args:
         log, engine: what to write.
         clock: gives each event's arrival.
-        saw: told of every batch of new rows, before its clients are answered.
+        look: called between batches, ten times a second at least.
     """
 
-    def __init__(self, log: Log, engine: StreamEngine, clock: Clock, saw: Callable[[dict[str, Rows]], None]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        engine: StreamEngine,
+        clock: Clock,
+        look: Callable[[], None],
+    ) -> None:
         self._log = log
         self._engine = engine
         self._clock = clock
-        self._saw = saw
+        self._look = look
         self._queue: deque[_Asked] = deque()
         self._calls: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
@@ -84,14 +91,14 @@ class Writer:
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not (self._queue or self._calls or self._closing or self._engine.behind()):
-                    self._wake.wait()
+                if not (self._queue or self._calls or self._closing or self._engine.behind()):
+                    self._wake.wait(_LOOK)
                 batch = self._take()
                 calls, self._calls = list(self._calls), deque()
                 done = self._closing and not batch and not calls
             if done:
                 return
-            for work in calls:
+            for work in [self._look, *calls]:
                 self._guard(work)
             if batch:
                 self._commit(batch)
@@ -131,9 +138,7 @@ class Writer:
             at += len(asked.events)
 
     def _show(self, first: int, end: int) -> None:
-        rows = self._log.read(first, end)
-        self._guard(lambda: self._saw(rows))
-        self._engine.apply(rows, first, end)
+        self._engine.apply(self._log.read(first, end), first, end)
 
     def _guard(self, work: Callable[[], None]) -> None:
         try:
