@@ -145,7 +145,10 @@ def audit(*, app: Path | None, home: Path, decisions: int, seed: int, json: bool
         with printer.step("shuffle, duplicate, delay, crash") as step:
             proof = audits.shuffled(list(system.views.values()), log, seed=seed, progress=step.progress)
             result.update(proof.summary())
-            step.note(f"{proof.values:,} values, {sum(proof.mismatches.values()):,} mismatches")
+            step.note(
+                f"{proof.values:,} values, {proof.crashes:,} kills, {proof.duplicates:,} duplicates, "
+                f"{sum(proof.mismatches.values()):,} mismatches"
+            )
     differ = {**found.mismatches, **proof.mismatches}
     lines = [f"  {name}: {rows:,} rows differ" for name, rows in differ.items()]
     lines += [f"freshness: {found.stale:,} decisions missed an accepted event, by at most {found.stale_ms:.1f} ms"]
