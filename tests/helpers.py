@@ -114,15 +114,16 @@ def cli(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
 class Server:
     """`penstock serve` as a child process, and one connection to it."""
 
-    def __init__(self, app: Path, home: Path) -> None:
+    def __init__(self, app: Path, home: Path, *more: str) -> None:
         command = [sys.executable, "-m", "penstock.cli", "serve", "--app", str(app), "--home", str(home)]
-        command += ["--clock", "events", "--port", "0", "--json"]
+        command += ["--clock", "events", "--port", "0", "--json", *more]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, f"the server ended with {self.process.wait()}"
         address = urlsplit(json.loads(line)["url"])
-        self.connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
+        self.host, self.port = str(address.hostname), int(address.port or 0)
+        self.connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
 
     def send(self, method: str, path: str, body: Any = None) -> None:
         self.connection.request(method, path, None if body is None else json.dumps(body))
@@ -155,8 +156,8 @@ class Server:
 
 
 @contextmanager
-def server(app: Path, home: Path) -> Iterator[Server]:
-    found = Server(app, home)
+def server(app: Path, home: Path, *more: str) -> Iterator[Server]:
+    found = Server(app, home, *more)
     try:
         yield found
     finally:

@@ -128,7 +128,7 @@ def test_every_page_is_in_the_tables_of_contents() -> None:
 
 def test_metrics_are_documented() -> None:
     """The pages name exactly the metrics that a server exposes."""
-    exposed = re.findall(r"^# TYPE (penstock_\w+)", Metrics(lambda: 0).text().decode(), re.MULTILINE)
+    exposed = re.findall(r"^# TYPE (penstock_\w+)", Metrics().text().decode(), re.MULTILINE)
     known = {name for name in exposed if not name.endswith("_created")}
     assert known
     assert set(re.findall(r"`(penstock_[a-z_]+)`", ALL)) == known

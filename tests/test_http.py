@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -268,7 +269,7 @@ def test_one_connection_serves_many_requests_even_after_refusals(call: Client) -
     line = call.connection.sock
     for path, body in (("/v1/decide/home", b"{"), ("/v1/decide/home", {"user": "u"}), ("/nothing", {"user": "u"})):
         call("POST", path, body)
-    assert call("GET", "/healthz").json == {"status": "alive"}
+    assert call("GET", "/healthz").json == {"status": "alive", "pid": os.getpid()}
     assert line is not None
     assert call.connection.sock is line
 

@@ -131,16 +131,20 @@ class App:
         """
         if self._runtime is None:
             with ExitStack() as opened:
-                opened.callback(HomeLock(self.home).close)
-                log = self.log()
-                opened.callback(log.close)
-                store = LmdbStore(self.home / "store")
-                opened.callback(store.close)
-                views = list(self.views.values())
-                ingestor = Ingestor(log, store, self.registry, views, self.clock, progress)
-                opened.callback(ingestor.close)
+                log, store, ingestor = self.ingesting(opened, progress)
                 self._runtime = self.answering(log, store, ingestor, opened)
         return self._runtime
+
+    def ingesting(self, opened: ExitStack, progress: Progress | None = None) -> tuple[SqliteLog, Store, Ingestor]:
+        """What writes: the home's log and store, and what feeds both; `opened` closes them."""
+        opened.callback(HomeLock(self.home).close)
+        log = self.log()
+        opened.callback(log.close)
+        store = LmdbStore(self.home / "store")
+        opened.callback(store.close)
+        ingestor = Ingestor(log, store, self.registry, list(self.views.values()), self.clock, progress)
+        opened.callback(ingestor.close)
+        return log, store, ingestor
 
     def answering(self, log: SqliteLog, store: Store, inlet: Inlet, opened: ExitStack) -> Runtime:
         """What answers, over what was opened for it; closing it closes that too."""
@@ -168,9 +172,10 @@ class App:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def log(self) -> SqliteLog:
-        """The event log of the home folder."""
-        return SqliteLog(self.home / "log.sqlite", [schema_of(cls) for cls in self.events.values()])
+    def log(self, *, read_only: bool = False) -> SqliteLog:
+        """The event log of the home folder; `read_only` where another process may append."""
+        schemas = [schema_of(cls) for cls in self.events.values()]
+        return SqliteLog(self.home / "log.sqlite", schemas, read_only=read_only)
 
     def intake(self) -> Intake:
         """Checks events of this app's types."""

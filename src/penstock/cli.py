@@ -59,6 +59,7 @@ def demo(
     ] = None,
     last: Annotated[str, typer.Option(help="How much of the newest history to replay live.")] = "1d",
     clients: Annotated[int, typer.Option(min=1, max=64, help="Live clients at once.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer.")] = 1,
     size: Annotated[int, typer.Option(min=5_000, help="Events to simulate where no file is given.")] = 50_000,
     seed: Annotated[int, typer.Option(help="Of the simulator.")] = 7,
     serve: Annotated[bool, typer.Option("--serve", help="Stay up afterwards, until Ctrl-C.")] = False,
@@ -68,8 +69,8 @@ def demo(
 ) -> None:
     """Run the whole system once: ingest, train, release, serve, replay the newest day as live clients, audit."""
     demo_main.run(
-        app=app, home=home, events=events, mapping=mapping, last=last, clients=clients, size=size, seed=seed,
-        stay=serve, port=port, smoke=smoke, json=json,
+        app=app, home=home, events=events, mapping=mapping, last=last, clients=clients, workers=workers,
+        size=size, seed=seed, stay=serve, port=port, smoke=smoke, json=json,
     )  # fmt: skip
 
 
@@ -108,6 +109,9 @@ def serve(
     home: Home = HOME,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on; 0 takes any free one.")] = 8000,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that answer; with several, one more writes for all.")
+    ] = 1,
     clock: Annotated[
         str, typer.Option(help="'system', or 'events': now is the newest event's time, to replay recorded days.")
     ] = "system",
@@ -120,7 +124,7 @@ def serve(
     """Serve events, decisions, features and releases over HTTP until Ctrl-C."""
     # Requests hold some hundred rows: Polars' thread pool would only take the cores from other requests.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
-    commands.serve(app=app, home=home, host=host, port=port, clock=clock, future=future, json=json)
+    commands.serve(app=app, home=home, host=host, port=port, workers=workers, clock=clock, future=future, json=json)
 
 
 @cli.command()

@@ -13,7 +13,6 @@ from typing import Any
 
 from penstock import audit as audits
 from penstock.app import App, load
-from penstock.clock import EventsClock, SystemClock
 from penstock.errors import MappingError, PenstockError, RequestError
 from penstock.events import Event, Mapping, ingest_file
 from penstock.printing import Printer
@@ -22,6 +21,7 @@ from penstock.serve.lock import HomeLock
 from penstock.serve.server import run
 from penstock.serve.token import operator_token
 from penstock.types import Progress
+from penstock.workers import Plan, Supervisor, clock_of
 
 BUILT_IN = Path(__file__).parent / "apps" / "nextbest" / "app.py"
 MAPPINGS = BUILT_IN.parent / "mappings"
@@ -29,10 +29,15 @@ MAPPINGS = BUILT_IN.parent / "mappings"
 
 def open_app(file: Path | None, home: Path) -> App:
     """The app of a file, of ./app.py, or the one that comes along, over a home folder."""
-    here = Path("app.py")
-    app = load(file or (here if here.is_file() else BUILT_IN))
+    app = load(app_file(file))
     app.home = home
     return app
+
+
+def app_file(file: Path | None) -> Path:
+    """The file given, ./app.py, or the one that comes along."""
+    here = Path("app.py")
+    return file or (here if here.is_file() else BUILT_IN)
 
 
 def say(result: dict[str, Any], text: str, json: bool) -> None:
@@ -108,22 +113,24 @@ def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, 
 
 
 def serve(
-    *, app: Path | None, home: Path, host: str, port: int, clock: str, future: str | None, json: bool
+    *, app: Path | None, home: Path, host: str, port: int, workers: int, clock: str, future: str | None, json: bool
 ) -> None:  # fmt: skip
     if clock not in ("system", "events"):
         raise RequestError("--clock is system or events", got=repr(clock), remedy="leave it out for the wall clock")
     system = open_app(app, home)
-    if clock == "events":
-        system.clock = EventsClock() if future is None else EventsClock(future=future)
-    elif future is not None:
-        system.clock = SystemClock(future=future)
-    with Printer(json).step("open the store") as step:
-        runtime = system.open(progress=step.progress)
     token = operator_token(home)
 
     def ready(url: str) -> None:
         say({"url": url}, f"serving {system.name} on {url} (Ctrl-C stops; operator's token in {home})", json)
         sys.stdout.flush()
+
+    if workers > 1:
+        plan = Plan(str(app_file(app)), str(home), clock, future, token)
+        Supervisor(plan, host, port, workers).run(ready)
+        return
+    system.clock = clock_of(clock, future)
+    with Printer(json).step("open the store") as step:
+        runtime = system.open(progress=step.progress)
 
     # What is loaded by now stays: the collector need not walk it again in the middle of a request.
     gc.collect()

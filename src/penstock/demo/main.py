@@ -36,8 +36,8 @@ MARK = "made-by-demo"
 
 
 def run(
-    *, app: Path | None, home: Path, events: Path | None, mapping: Path | None, last: str, clients: int, size: int,
-    seed: int, stay: bool, port: int, smoke: bool, json: bool,
+    *, app: Path | None, home: Path, events: Path | None, mapping: Path | None, last: str, clients: int,
+    workers: int, size: int, seed: int, stay: bool, port: int, smoke: bool, json: bool,
 ) -> None:  # fmt: skip
     """Runs the demo and prints what it did; see ``penstock demo --help``."""
     printer = Printer(json)
@@ -58,7 +58,7 @@ def run(
     result.update(_ingest(system, stream, place, printer))
     result.update(_train(system, printer))
     posts = [stream.as_json(event) for event in live]
-    with _server(file, home, port) as url:
+    with _server(file, home, port, workers) as url:
         result.update(_replay(url, system, posts, goal, clients, printer))
         result.update(_baselines(stream, history, posts, goal, printer))
         with printer.step("audit") as step:
@@ -143,10 +143,10 @@ def _train(system: App, printer: Printer) -> dict[str, Any]:
 
 
 @contextmanager
-def _server(app: Path, home: Path, port: int) -> Iterator[str]:
+def _server(app: Path, home: Path, port: int, workers: int) -> Iterator[str]:
     """A server of its own process, with the events' clock; stopped and drained at the end."""
     command = [sys.executable, "-m", "penstock.cli", "serve", "--app", str(app), "--home", str(home)]
-    command += ["--clock", "events", "--port", str(port), "--json"]
+    command += ["--clock", "events", "--port", str(port), "--workers", str(workers), "--json"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:

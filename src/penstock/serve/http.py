@@ -34,15 +34,19 @@ class HttpApp:
         token: the operator's, see `operator_token`.
         in_flight: requests answered at once; one more is refused with 429.
         body_within: seconds in which a body must have arrived.
+
+    Attributes:
+        draining: set when the server is about to end, so that clients are told to connect anew.
     """
 
     def __init__(
         self, face: Face, *, token: str, in_flight: int = MAX_IN_FLIGHT, body_within: float = BODY_WITHIN
     ) -> None:
+        self.draining = False
         self._places = in_flight
         self._taken = 0
         self._body_within = body_within
-        self._metrics = Metrics(lambda: self._taken)
+        self._metrics = Metrics()
         self._endpoints = Endpoints(face, self._metrics, token)
         self._table = Table(self._endpoints.routes)
 
@@ -59,18 +63,20 @@ class HttpApp:
         route = methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
         taken = route is not None and route.bounded
         self._taken += taken
+        self._metrics.in_flight.inc(taken)
         try:
             if route is None:
                 reply = _no_route(scope, methods)
             else:
                 reply = await self._answer(route, params, scope["headers"], receive, waterfall)
-            await _send(send, reply, waterfall)
+            await _send(send, reply, waterfall, *((CLOSE,) if self.draining else ()))
             self._metrics.answered(path, reply.status)
         except ConnectionAbortedError:
             # The client went away in the middle of its body: nobody is there to be answered.
             return
         finally:
             self._taken -= taken
+            self._metrics.in_flight.dec(taken)
 
     async def _answer(
         self, route: Route, params: Sequence[str], headers: Sequence[Header], receive: Receive, waterfall: Waterfall
@@ -177,12 +183,13 @@ def _too_large(most: int, size: int, *headers: Header) -> Refused:
     return Refused(refusal(413, error, *headers))
 
 
-async def _send(send: Send, reply: Reply, waterfall: Waterfall) -> None:
+async def _send(send: Send, reply: Reply, waterfall: Waterfall, *more: Header) -> None:
     headers = [
         (b"content-type", reply.kind),
         (b"content-length", str(len(reply.body)).encode()),
         (b"server-timing", waterfall.header()),
         *reply.headers,
+        *more,
     ]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector
 
+# The library decides so, too, when it is imported.
+_SHARED = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
@@ -14,13 +18,13 @@ _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0
 class Metrics:
     """The metrics of one server, in a registry of their own.
 
-    Args:
-        in_flight: says how many requests are being answered.
+    Several processes of one server keep theirs in files of one folder; each then gives those of all.
     """
 
-    def __init__(self, in_flight: Callable[[], float]) -> None:
+    def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        if not _SHARED:
+            ProcessCollector(registry=registry)
         events = Counter("penstock_events", "Events by what became of them", ["result"], registry=registry)
         self._events = {result: events.labels(result) for result in ("accepted", "duplicate", "rejected")}
         self._decisions = Counter(
@@ -36,7 +40,9 @@ class Metrics:
         self._requests = Counter(
             "penstock_http_requests", "Requests answered, by path and status", ["path", "status"], registry=registry
         )
-        Gauge("penstock_http_in_flight", "Requests being answered", registry=registry).set_function(in_flight)
+        self.in_flight = Gauge(
+            "penstock_http_in_flight", "Requests being answered", registry=registry, multiprocess_mode="livesum"
+        )
 
     def events(self, *, accepted: int, duplicates: int, rejected: int) -> None:
         """Counts the events of one request."""
@@ -58,4 +64,8 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it in Prometheus's text format."""
-        return generate_latest(self._registry)
+        if not _SHARED:
+            return generate_latest(self._registry)
+        merged = CollectorRegistry()
+        MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
+        return generate_latest(merged)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import html
+import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -207,7 +208,7 @@ class Endpoints:
 
     async def healthz(self, request: Request) -> Reply:
         """Alive, whatever it is doing."""
-        return Reply(200, b'{"status":"alive"}')
+        return Reply(200, encode({"status": "alive", "pid": os.getpid()}))
 
     async def readyz(self, request: Request) -> Reply:
         """Whether it should get traffic; if not, what it waits for."""

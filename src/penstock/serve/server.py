@@ -23,6 +23,8 @@ from penstock.serve.http import BEGAN, MAX_IN_FLIGHT, HttpApp
 DRAIN = 30
 """Seconds that requests in flight get to finish once the server is told to stop."""
 _KEEP_ALIVE = 75
+_LINGER = 1.0
+"""Seconds after which a connection without a request is closed while draining."""
 
 
 def run(
@@ -34,6 +36,7 @@ def run(
     log_level: str = "warning",
     on_ready: Callable[[str], None] | None = None,
     in_flight: int = MAX_IN_FLIGHT,
+    listener: socket.socket | None = None,
 ) -> None:
     """Serves until SIGTERM or Ctrl-C, finishes what is in flight, closes `face`, and returns. For the main thread.
 
@@ -45,17 +48,18 @@ def run(
         log_level: of the server's own log.
         on_ready: told the address once connections are taken.
         in_flight: requests answered at once.
+        listener: takes connections from here, as other processes may; `host` and `port` are passed over.
 
     Raises:
         UnavailableError: the address is taken or not this machine's.
     """
     try:
-        with _listen(host, port) as listener:
-            address = _url(listener)
+        with listener or listen(host, port) as listening:
+            address = url_of(listening)
             ready = (lambda: on_ready(address)) if on_ready is not None else (lambda: None)
             server = _Server(HttpApp(face, token=token, in_flight=in_flight), log_level, ready)
             with _quick_switches(), _stopped_by_signals(server):
-                server.run([listener])
+                server.run([listening])
     finally:
         face.close()
 
@@ -82,9 +86,9 @@ class BackgroundServer:
         self._came = threading.Event()
 
     def __enter__(self) -> BackgroundServer:
-        listener = _listen(self.host, self.port)
+        listener = listen(self.host, self.port)
         self.port = listener.getsockname()[1]
-        self.url = _url(listener)
+        self.url = url_of(listener)
         self._server = _Server(self.app, "warning", self._came.set)
         self._thread = threading.Thread(target=self._run, args=(listener,), name="http", daemon=True)
         self._thread.start()
@@ -100,7 +104,7 @@ class BackgroundServer:
 
     def stop(self) -> None:
         """Takes no more connections, and ends once what is in flight is answered."""
-        self._server.should_exit = True
+        self._server.drain()
 
     def _run(self, listener: socket.socket) -> None:
         try:
@@ -111,10 +115,12 @@ class BackgroundServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which says when it listens."""
+    """uvicorn, which says when it listens, and lets clients go before it ends."""
 
     def __init__(self, app: HttpApp, log_level: str, on_ready: Callable[[], None]) -> None:
         self._on_ready = on_ready
+        self._app = app
+        self._draining: float | None = None
         config = uvicorn.Config(
             app,
             http=_Stamped,
@@ -135,6 +141,24 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self._on_ready()
 
+    def drain(self) -> None:
+        """Takes no more connections; each one open is closed with its next answer, idle ones a little later.
+
+        A connection that was simply closed may have had a request on its way.
+        """
+        self._app.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._app.draining:
+            now = perf_counter()
+            if self._draining is None:
+                self._draining = now
+                for server in self.servers:
+                    server.close()
+            if not self.server_state.connections or now - self._draining > _LINGER:
+                self.should_exit = True
+        return await super().on_tick(counter)
+
 
 class _Stamped(HttpToolsProtocol):
     """Notes when a request began, so that the waterfall shows what it waited for others."""
@@ -144,12 +168,18 @@ class _Stamped(HttpToolsProtocol):
         self.scope["state"][BEGAN] = perf_counter()
 
 
-def _url(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
+    """The address of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any that is free.
+
+    Raises:
+        UnavailableError: the address is taken or not this machine's.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
@@ -174,10 +204,10 @@ def _quick_switches() -> Iterator[None]:
 
 
 @contextmanager
-def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
+def _stopped_by_signals(server: _Server) -> Iterator[None]:
     # uvicorn raises a signal again once it has drained; the process must outlive that to close the system.
     def stop(number: int, frame: FrameType | None) -> None:
-        server.should_exit = True
+        server.drain()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

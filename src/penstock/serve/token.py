@@ -16,18 +16,28 @@ def operator_token(home: Path) -> str:
     """The token in the home folder's file ``operator-token``, written at first start; only its owner reads it.
 
     Raises:
-        UnavailableError: the file is empty, or others may read it.
+        UnavailableError: the file is empty, others may read it, or it cannot be written.
     """
     path = home / NAME
-    home.mkdir(parents=True, exist_ok=True)
     try:
+        home.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return _read(path)
+        if path.exists():
+            return _read(path)
+        raise _unwritable(home, "a file") from None
+    except OSError as error:
+        raise _unwritable(home, str(error.strerror)) from None
     token = secrets.token_urlsafe(32)
     with os.fdopen(handle, "w") as file:
         file.write(token + "\n")
     return token
+
+
+def _unwritable(home: Path, got: str) -> UnavailableError:
+    return UnavailableError(
+        "a home is a folder that can be written", got=f"{home}: {got}", remedy="choose another --home"
+    )
 
 
 def _read(path: Path) -> str:

@@ -40,16 +40,21 @@ class LmdbStore:
     Args:
         path: a folder, made if it is not there.
         map_size: the most it may grow to, in bytes; address space, not disk, is reserved.
+        read_only: for a process that only reads, while another one writes or has written.
     """
 
-    def __init__(self, path: Path | str, *, map_size: int = 1 << 36) -> None:
+    def __init__(self, path: Path | str, *, map_size: int = 1 << 36, read_only: bool = False) -> None:
         self.path = Path(path)
+        self._read_only = read_only
+        self.rebuilt = False
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.rebuilt = self._distrust()
+            if not read_only:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self.rebuilt = self._distrust()
             self._env = lmdb.open(
-                str(self.path), map_size=map_size, sync=False, metasync=False, max_readers=512, readahead=False
-            )
+                str(self.path), map_size=map_size, sync=False, metasync=False, max_readers=512, readahead=False,
+                readonly=read_only,
+            )  # fmt: skip
         except (lmdb.Error, OSError) as error:
             raise StoreError(
                 "the feature store's folder is readable and not open for writing elsewhere in this process",
@@ -123,6 +128,9 @@ class LmdbStore:
             txn.delete(_APPLIED + view)
 
     def close(self) -> None:
+        if self._read_only:
+            self._env.close()
+            return
         # The mark goes only once everything that it warns of is on disk.
         self._env.sync(True)
         self._env.close()
