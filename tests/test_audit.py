@@ -17,7 +17,7 @@ import pytest
 import helpers
 import penstock as ps
 from penstock import registry
-from penstock.audit import Audit, logged, served, shuffled
+from penstock.audit import Audit, served, shuffled
 from penstock.clock import SECOND
 from penstock.commands import BUILT_IN
 from penstock.engines import StreamEngine
@@ -27,7 +27,7 @@ from penstock.events import SqliteLog
 from penstock.features import View
 from penstock.features.view import Group
 from penstock.releases import read
-from penstock.serve.decisions import DIGEST
+from penstock.serve.decisions import DIGEST, logged
 from penstock.stores import LmdbStore
 from penstock.types import Accepted
 

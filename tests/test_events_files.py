@@ -118,6 +118,7 @@ BAD_ROWS = {
     "time": (bad(at="soon"), "time", 'time is RFC 3339 text or a number, from 1970 on; got "soon"; mend the row'),
     "negative": (bad(at="-5"), "time", 'from 1970 on; got "-5"'),
     "milliseconds": (bad(at="1700000000000"), "time", 'got "1700000000000"'),
+    "future": (bad(at="250000000000"), "time", 'time is not in the future; got "250000000000"; mend the row'),
     "unmapped": (bad(did="fav"), "kind", 'is one of the mapped pv, buy; got "fav"; add the word to fields.kind.map'),
     "missing": (bad(who=""), "user", "user is present; got null; fill the column, or filter such rows out"),
     "decimals": (bad(price="1.555"), "price", 'an amount with at most 2 decimals; got "1.555"; mend the row, or set'),

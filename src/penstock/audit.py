@@ -29,7 +29,7 @@ from penstock.features.assemble import Read
 from penstock.features.records import decode, fold
 from penstock.releases import Release
 from penstock.retrieve import Query
-from penstock.serve.decisions import DIGEST, Decided, DecisionLog, digests
+from penstock.serve.decisions import DIGEST, Decided, digests
 from penstock.stores import LmdbStore
 from penstock.types import MISSING_INT, Accepted, Array, Log, Progress, Rows, Schema, Store, Strings
 
@@ -103,17 +103,6 @@ def served(
         if progress:
             progress(done, len(drawn))
     return audit
-
-
-def logged(path: Path) -> list[Decided]:
-    """The decisions that a home folder's decision log holds; none where there is no log yet."""
-    if not path.exists():
-        return []
-    log = DecisionLog(path)
-    try:
-        return log.read(audited=True)
-    finally:
-        log.close()
 
 
 def _check(audit: Audit, one: Decided, release: Release, naive: NaiveEngine, strings: Strings) -> None:

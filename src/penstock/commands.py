@@ -17,6 +17,7 @@ from penstock.errors import MappingError, PenstockError, RequestError
 from penstock.events import Event, Mapping, ingest_file
 from penstock.printing import Printer
 from penstock.releases import Registry, Release, read
+from penstock.serve.decisions import logged
 from penstock.serve.lock import HomeLock
 from penstock.serve.server import run
 from penstock.serve.token import operator_token
@@ -170,7 +171,7 @@ def audit(*, app: Path | None, home: Path, decisions: int, seed: int, json: bool
 def served_audit(system: App, log: Any, most: int, seed: int, progress: Progress | None) -> audits.Audit:
     """Audits the decisions that the home folder's decision log holds."""
     path = system.home / "decisions.sqlite"
-    decided = audits.logged(path)
+    decided = logged(path)
     releases: dict[str, Release] = {}
     for name in {d.release for d in decided if d.release}:
         try:

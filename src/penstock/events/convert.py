@@ -15,7 +15,7 @@ from penstock.events.rejection import Rejection
 from penstock.events.schema import EventType
 from penstock.events.tabular import ROW, Table
 from penstock.events.values import MAX_TIME, show
-from penstock.types import Field
+from penstock.types import Field, Micros
 
 TIME, ARRIVED, ID = "_time", "_arrived", "_id"
 _UNIT = {"auto": SECOND, "s": SECOND, "ms": 1_000, "us": 1}
@@ -35,7 +35,9 @@ class Rules:
         self.broken.append((mask, source, name, rule, remedy))
 
 
-def convert(table: Table, mapping: Mapping, kind: EventType, mark: str, max_text: int) -> Converted:
+def convert(
+    table: Table, mapping: Mapping, kind: EventType, mark: str, max_text: int, latest: Micros = MAX_TIME
+) -> Converted:
     """Rows in the log's order, with `TIME`, `ARRIVED`, `ID` and the fields; and those refused or dropped.
 
     Args:
@@ -44,6 +46,7 @@ def convert(table: Table, mapping: Mapping, kind: EventType, mark: str, max_text
         kind: of which type.
         mark: the file's fingerprint, for rows without an id of their own.
         max_text: the most characters in a text.
+        latest: the latest time that a row may carry.
     """
     _check_names(mapping, kind)
     sources = {name: _source(mapping.source(name), f"fields.{name}") for name in mapping.fields}
@@ -51,7 +54,7 @@ def convert(table: Table, mapping: Mapping, kind: EventType, mark: str, max_text
     try:
         frame, dropped = _filtered(table.frame, mapping)
         rules = Rules()
-        columns = [*_times(frame, mapping.time, rules), _id(mapping, mark, max_text, rules)]
+        columns = [*_times(frame, mapping.time, latest, rules), _id(mapping, mark, max_text, rules)]
         for part in kind.schema.fields:
             if part.name in sources:
                 columns.append(_field(part, kind, mapping.source(part.name), sources[part.name], max_text, rules))
@@ -143,7 +146,7 @@ def _filtered(frame: pl.DataFrame, mapping: Mapping) -> tuple[pl.DataFrame, int]
 # Times
 
 
-def _times(frame: pl.DataFrame, time: Time, rules: Rules) -> list[pl.Expr]:
+def _times(frame: pl.DataFrame, time: Time, latest: Micros, rules: Rules) -> list[pl.Expr]:
     out = []
     for name, columns in ((TIME, time.columns), (ARRIVED, (time.arrived,) if time.arrived else time.columns)):
         shown = pl.concat_str([pl.col(column).cast(pl.String) for column in columns], separator=" ")
@@ -151,6 +154,9 @@ def _times(frame: pl.DataFrame, time: Time, rules: Rules) -> list[pl.Expr]:
         form = f"fits {time.format!r}" if time.format else "is RFC 3339 text or a number"
         outside = value.is_null() | (value < 0) | (value >= MAX_TIME)
         rules.refuse(outside, shown, "time", f"time {form}, from 1970 on", "mend the row, or [time] of the mapping")
+        rules.refuse(
+            value > latest, shown, "time", "time is not in the future", "mend the row, or [time] of the mapping"
+        )
         out.append(value.alias(name))
     return out
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
+from penstock.clock import SystemClock
 from penstock.errors import MappingError
 from penstock.events.convert import Converted, convert
 from penstock.events.log import SqliteLog
@@ -91,6 +92,7 @@ def read_file(
     *,
     chunk: int = CHUNK,
     max_text: int = MAX_TEXT,
+    latest: Micros | None = None,
 ) -> FileEvents:
     """Reads a whole file (it must fit in memory) and converts it; bad rows become rejections.
 
@@ -100,6 +102,7 @@ def read_file(
         event_type_: the type of the events.
         chunk: events in a chunk.
         max_text: the most characters in a text.
+        latest: the latest time that a row may carry, microseconds; 5 minutes from now by default.
 
     Raises:
         MappingError: the file cannot be read, or does not fit the mapping.
@@ -110,7 +113,8 @@ def read_file(
     table = read_table(file, mapping.csv if mapping else Mapping.plain(kind.schema, ()).csv)
     if mapping is None:
         mapping = Mapping.plain(kind.schema, tuple(name for name in table.frame.columns if name != ROW))
-    return FileEvents(kind, convert(table, mapping, kind, mark, max_text), mark, chunk)
+    latest = SystemClock().latest() if latest is None else latest
+    return FileEvents(kind, convert(table, mapping, kind, mark, max_text, latest), mark, chunk)
 
 
 def file_fingerprint(path: Path) -> str:
@@ -154,15 +158,17 @@ def ingest_file(
     how = mapping.fingerprint if mapping else "plain"
     name = f"file:{event_type(event_type_).stream}:{file_fingerprint(file)}:{how}"
     held = json.loads(log.note(name) or '{"done": 0, "finished": false, "started": false}')
+    # A run that goes on judges the rows as the one before it did, or places would shift.
+    latest = held.get("latest", SystemClock().latest())
     if held["finished"]:
         return Ingested(0, 0, 0, 0, held["done"], True, time.perf_counter() - began)
-    events = read_file(file, mapping, event_type_, chunk=chunk, max_text=max_text)
+    events = read_file(file, mapping, event_type_, chunk=chunk, max_text=max_text, latest=latest)
     rejected = [] if held["started"] else events.rejected
     start = done = held["done"]
     accepted = duplicates = 0
     for part, arrived in events.chunks(start) if start < len(events) else [([], [])]:
         done += len(part)
-        state = json.dumps({"done": done, "finished": done == len(events), "started": True})
+        state = json.dumps({"done": done, "finished": done == len(events), "started": True, "latest": latest})
         first = () if done - len(part) > start else rejected
         appended = log.append(part, arrived, notes={name: state}, rejected=first, source=file.name)
         accepted += appended.accepted
