@@ -18,10 +18,10 @@ import helpers
 import penstock as ps
 from penstock import registry
 from penstock.audit import Audit, served, shuffled
+from penstock.audit.crash import MOMENTS, finish, start
 from penstock.clock import SECOND
 from penstock.commands import BUILT_IN
 from penstock.engines import StreamEngine
-from penstock.engines.crash import MOMENTS, finish, start
 from penstock.errors import UnavailableError
 from penstock.events import SqliteLog
 from penstock.features import View

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from penstock.engines.stream import StreamEngine
+from penstock.engines import StreamEngine
 from penstock.errors import UnavailableError
 from penstock.events import SqliteLog
 from penstock.features import View
@@ -27,7 +27,7 @@ Delivery = tuple[Accepted, Micros]
 MOMENTS = ("logged", "writing", "applied")
 """When it dies: the batch is durable and not applied; its records are half written; all of it is done."""
 
-_START = "import sys; from penstock.engines.crash import work; work(sys.argv[1])"
+_START = "import sys; from penstock.audit.crash import work; work(sys.argv[1])"
 _SECONDS = 120
 
 

@@ -1,0 +1,6 @@
+"""The proof that serving saw what training sees, and that disorder changes nothing."""
+
+from penstock.audit.disorder import Proof, shuffled
+from penstock.audit.served import Audit, served
+
+__all__ = ["Audit", "Proof", "served", "shuffled"]

@@ -1,0 +1,157 @@
+"""Served decisions recomputed from the log by the naive engine, at the offset each one logged, with all candidates."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.clock import SECOND
+from penstock.engines import NaiveEngine
+from penstock.features import View
+from penstock.features.assemble import Read
+from penstock.releases import Release
+from penstock.retrieve import Query
+from penstock.serve.decisions import DIGEST, Decided, digests
+from penstock.types import Array, Log, Progress, Rows, Strings
+
+
+@dataclass
+class Audit:
+    """What an audit of served decisions found.
+
+    Attributes:
+        decisions: recomputed; `rows`: their candidates; `values`: rows times features.
+        mismatches: rows of decisions whose digest differs, by feature; empty when serving told the truth.
+        stale: decisions that missed an event accepted before them; `stale_ms` by how long, at most (freshness).
+        late: decisions for which an event that had happened had not arrived yet (lateness: nobody could know).
+    """
+
+    decisions: int = 0
+    rows: int = 0
+    values: int = 0
+    mismatches: Counter[str] = field(default_factory=Counter)
+    stale: int = 0
+    stale_ms: float = 0.0
+    late: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "audit_decisions": self.decisions,
+            "audit_rows": self.rows,
+            "audit_values": self.values,
+            "audit_mismatches": sum(self.mismatches.values()),
+            "audit_mismatches_by_feature": dict(self.mismatches),
+            "audit_wrong_decisions": self.wrong[:20],
+            "stale_decisions": self.stale,
+            "stale_ms_max": self.stale_ms,
+            "late_decisions": self.late,
+        }
+
+
+def served(
+    log: Log,
+    decided: Sequence[Decided],
+    releases: Mapping[str, Release],
+    *,
+    most: int = 500,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Audit:
+    """Recomputes up to `most` decisions, drawn at random, with all their candidates.
+
+    Args:
+        log: the event log that they were served from.
+        decided: logged decisions; those without features (fallback tiers) are passed over.
+        releases: by id, those that the decisions name.
+        seed: of the draw.
+    """
+    usable = [d for d in decided if d.digests and d.release in releases]
+    drawn = np.random.default_rng(seed).permutation(len(usable))[:most]
+    audit = Audit()
+    if not len(drawn):
+        return audit
+    rows = log.read(0, log.end)
+    views = {v.version: v for release in releases.values() for v in release.recipe.views}
+    naive = NaiveEngine(rows, list(views.values()), log.strings)
+    arrivals = _Arrivals(rows)
+    for done, i in enumerate(np.sort(drawn).tolist(), 1):
+        one = usable[i]
+        release = releases[str(one.release)]
+        _check(audit, one, release, naive, log.strings)
+        arrivals.note(audit, one)
+        if progress:
+            progress(done, len(drawn))
+    return audit
+
+
+def _check(audit: Audit, one: Decided, release: Release, naive: NaiveEngine, strings: Strings) -> None:
+    recipe = release.recipe
+    read = _naive_read(naive, one.time, one.offset)
+    codes = {recipe.by: one.entity, **{name: str(one.context.get(name) or "") for name in recipe.context}}
+    keys = {name: np.array([strings.code(text)], np.uint32) for name, text in codes.items()}
+    opened = recipe.assembler.open(read, keys, np.array([one.time]))
+    items = one.items[: len(one.found_by)]
+    scores = _plain_scores(release, opened.lists(0), items)
+    matrix = recipe.assembler.matrix(read, opened, np.zeros(len(items), np.int64), items, scores)
+    expected = digests(matrix.rows)
+    audit.decisions += 1
+    audit.rows += len(items)
+    audit.values += len(items) * len(recipe.assembler.names)
+    for place, name in enumerate(recipe.assembler.names):
+        at = slice(place * DIGEST, (place + 1) * DIGEST)
+        if expected[at] != one.digests[at]:
+            audit.mismatches[name] += len(items)
+            if one.id not in audit.wrong:
+                audit.wrong.append(one.id)
+
+
+def _plain_scores(
+    release: Release, lists: Mapping[str, NDArray[np.uint32]], items: NDArray[np.uint32]
+) -> NDArray[np.float64]:
+    """The source scores of logged candidates, by each source's plain definition."""
+    recipe = release.recipe
+    out = np.full((len(items), len(recipe.assembler.scores)), np.nan)
+    column = 0
+    for source in recipe.sources:
+        width = len(source.columns)
+        if width:
+            plain = source.plain(Query(lists, {}), release.indexes.get(source.label, {}))
+            for row, item in enumerate(items.tolist()):
+                if item in plain:
+                    out[row, column : column + width] = plain[item]
+        column += width
+    return out
+
+
+def _naive_read(naive: NaiveEngine, now: int, known: int) -> Read:
+    def read(view: View, keys: NDArray[np.uint32], at: NDArray[np.int64]) -> Mapping[str, Array]:
+        return naive.table(view, keys, now, known)
+
+    return read
+
+
+class _Arrivals:
+    """When events arrived and when they happened, for telling staleness from lateness."""
+
+    def __init__(self, rows: Mapping[str, Rows]) -> None:
+        parts = [part for part in rows.values() if len(part)]
+        offset = np.concatenate([part.offset for part in parts])
+        order = np.argsort(offset)
+        self._arrived = np.concatenate([part.arrived for part in parts])[order]
+        self._time = np.concatenate([part.time for part in parts])[order]
+
+    def note(self, audit: Audit, one: Decided) -> None:
+        later = slice(one.offset, None)
+        missed = self._arrived[later] < one.time
+        if missed.any():
+            audit.stale += 1
+            oldest = int(self._arrived[later][missed].min())
+            audit.stale_ms = max(audit.stale_ms, (one.time - oldest) * 1_000 / SECOND)
+        audit.late += bool(((self._time[later] < one.time) & (self._arrived[later] > one.time)).any())
