@@ -17,7 +17,7 @@ import pytest
 import helpers
 import penstock as ps
 from penstock import registry
-from penstock.audit import Audit, served, shuffled
+from penstock.audit import Audit, explain, served, shuffled
 from penstock.audit.crash import MOMENTS, finish, start
 from penstock.clock import SECOND
 from penstock.commands import BUILT_IN
@@ -76,6 +76,40 @@ def test_an_honest_run_agrees_in_every_value(app: ps.App) -> None:
     assert found.mismatches == {}
     assert found.wrong == []
     assert found.stale == 0
+
+
+def test_a_decision_is_explained_by_what_it_knew_then(app: ps.App) -> None:
+    """Features agree with the digests, each source says the same item as its plain definition, and later events
+    change nothing of it."""
+    one = next(d for d in logged(app.home / "decisions.sqlite") if d.tier == "personal")
+    release = read(app.registry.folder, str(one.release))
+    log = app.open().log
+    told = explain(one, release, log).values
+    assert told["features_agree"] is True
+    assert [item["item"] for item in told["items"]] == log.strings.texts(one.items[one.shown])
+    first = told["items"][0]
+    assert first["features"]["Shopper.actions"] == log_count(app, one)
+    for item in told["items"]:
+        by = {found["source"]: found["because"] for found in item["sources"]}
+        place = one.items.tolist().index(log.strings.code(item["item"]))
+        assert sum(1 << [s.label for s in release.recipe.sources].index(name) for name in by) == one.found_by[place]
+        for index in [release.indexes["covisits"]] if "covisits" in by else []:
+            # The item that led there has this one among its neighbours, and is the shopper's own.
+            at = index["items"].tolist().index(log.strings.code(by["covisits"]))
+            near = index["near"][index["starts"][at] : index["starts"][at + 1]]
+            assert one.items[place] in near
+    app.ingest([{**helpers.history()[0], "id": "after", "time": helpers.next_time(helpers.history(), 9e4)}])
+    assert explain(one, release, log).values == told
+    lie = replace(one, digests=bytes(len(one.digests)))
+    assert explain(lie, release, log).values["features_agree"] is False
+    assert "RECOMPUTED FEATURES DIFFER" in explain(lie, release, log).lines()
+
+
+def log_count(app: ps.App, one: Any) -> int:
+    """How many events of the decision's shopper the log holds below its offset."""
+    log = app.open().log
+    rows = log.read(0, one.offset)["action"]
+    return int((rows.fields["user"] == log.strings.code(one.entity)).sum())
 
 
 def test_a_digest_changed_in_the_decision_log_names_its_feature(app: ps.App) -> None:

@@ -139,6 +139,18 @@ def audit(
     commands.audit(app=app, home=home, decisions=decisions, seed=seed, json=json)
 
 
+@cli.command()
+def explain(
+    id: Annotated[str, typer.Argument(help="The decision_id of an answer.")],
+    app: AppFile = None,
+    home: Home = HOME,
+    most: Annotated[int, typer.Option(min=1, help="How many items to explain, from the first place on.")] = 5,
+    json: Json = False,
+) -> None:
+    """Say what one decision knew, where each item came from, and what put it in its place."""
+    commands.explain(id=id, app=app, home=home, most=most, json=json)
+
+
 @release.command("list")
 def release_list(home: Home = HOME, json: Json = False) -> None:
     """List the releases, oldest first; the champion of each decision is marked."""

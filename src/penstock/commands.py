@@ -13,7 +13,7 @@ from typing import Any
 
 from penstock import audit as audits
 from penstock.app import App, load
-from penstock.errors import MappingError, PenstockError, RequestError
+from penstock.errors import MappingError, NotFoundError, PenstockError, RequestError
 from penstock.events import Event, Mapping, ingest_file
 from penstock.printing import Printer
 from penstock.releases import Registry, Release, read
@@ -179,6 +179,22 @@ def served_audit(system: App, log: Any, most: int, seed: int, progress: Progress
         except PenstockError as error:
             print(f"penstock: decisions of {name} are passed over: {error}", file=sys.stderr)
     return audits.served(log, decided, releases, most=most, seed=seed, progress=progress)
+
+
+def explain(*, id: str, app: Path | None, home: Path, most: int, json: bool) -> None:
+    system = open_app(app, home)
+    found = next(iter(logged(home / "decisions.sqlite", id=id)), None)
+    if found is None:
+        raise NotFoundError(
+            "a decision is explained by the decision_id of its answer", got=repr(id),
+            remedy="take one from an answer; the newest are written within a second",
+        )  # fmt: skip
+    release = None
+    if found.release is not None:
+        release = read(home / "releases", found.release)
+    with _log(system) as log:
+        told = audits.explain(found, release, log, most=most)
+    say(told.values, "\n".join(told.lines()), json)
 
 
 def release_list(*, home: Path, json: bool) -> None:

@@ -1,6 +1,7 @@
 """The proof that serving saw what training sees, and that disorder changes nothing."""
 
 from penstock.audit.disorder import Proof, shuffled
+from penstock.audit.explain import Explanation, explain
 from penstock.audit.served import Audit, served
 
-__all__ = ["Audit", "Proof", "served", "shuffled"]
+__all__ = ["Audit", "Explanation", "Proof", "explain", "served", "shuffled"]

@@ -93,23 +93,45 @@ def served(
 
 def _check(audit: Audit, one: Decided, release: Release, naive: NaiveEngine, strings: Strings) -> None:
     recipe = release.recipe
+    rows = recomputed(one, release, naive, strings).rows
+    expected = digests(rows)
+    audit.decisions += 1
+    audit.rows += len(rows)
+    audit.values += len(rows) * len(recipe.assembler.names)
+    for place, name in enumerate(recipe.assembler.names):
+        at = slice(place * DIGEST, (place + 1) * DIGEST)
+        if expected[at] != one.digests[at]:
+            audit.mismatches[name] += len(rows)
+            if one.id not in audit.wrong:
+                audit.wrong.append(one.id)
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """What one decision should have seen.
+
+    `items` (n,) uint32 codes of its candidates; `scores` (n, c) of the sources, NaN where one did not find an
+    item; `rows` (n, features) as ranked; `lists` the shopper's list features.
+    """
+
+    items: NDArray[np.uint32]
+    scores: NDArray[np.float64]
+    rows: NDArray[np.float64]
+    lists: Mapping[str, NDArray[np.uint32]]
+
+
+def recomputed(one: Decided, release: Release, naive: NaiveEngine, strings: Strings) -> Recomputed:
+    """One logged decision's features, by the naive engine and the sources' plain definitions."""
+    recipe = release.recipe
     read = _naive_read(naive, one.time, one.offset)
     codes = {recipe.by: one.entity, **{name: str(one.context.get(name) or "") for name in recipe.context}}
     keys = {name: np.array([strings.code(text)], np.uint32) for name, text in codes.items()}
     opened = recipe.assembler.open(read, keys, np.array([one.time]))
     items = one.items[: len(one.found_by)]
-    scores = _plain_scores(release, opened.lists(0), items)
+    lists = opened.lists(0)
+    scores = _plain_scores(release, lists, items)
     matrix = recipe.assembler.matrix(read, opened, np.zeros(len(items), np.int64), items, scores)
-    expected = digests(matrix.rows)
-    audit.decisions += 1
-    audit.rows += len(items)
-    audit.values += len(items) * len(recipe.assembler.names)
-    for place, name in enumerate(recipe.assembler.names):
-        at = slice(place * DIGEST, (place + 1) * DIGEST)
-        if expected[at] != one.digests[at]:
-            audit.mismatches[name] += len(items)
-            if one.id not in audit.wrong:
-                audit.wrong.append(one.id)
+    return Recomputed(items, scores, matrix.rows, lists)
 
 
 def _plain_scores(

@@ -74,6 +74,10 @@ class Source(ABC):
     def find(self, query: Query, index: Index) -> Found:
         """The candidates of one request."""
 
+    def because(self, query: Query, index: Index, item: int) -> int | None:
+        """Which of the shopper's own items led most to `item`, where the source can say."""
+        return None
+
     def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
         """`find`, independently and in plain Python, as {item: scores}: the oracle of audits."""
         raise NotImplementedError

@@ -109,13 +109,16 @@ def impressions(decided: Sequence[Decided], recipe: Recipe, strings: Strings) ->
     return Impressions(asks, owner, np.concatenate([np.zeros(0, np.uint32), *(d.items[d.shown] for d in read)]))
 
 
-def logged(path: Path, decision: str | None = None) -> list[Decided]:
-    """The decisions with features that a home folder's decision log holds; none where there is no log yet."""
+def logged(path: Path, decision: str | None = None, *, id: str | None = None) -> list[Decided]:
+    """The decisions with features that a home folder's decision log holds, or the one of an id with or without.
+
+    None where there is no log yet.
+    """
     if not path.exists():
         return []
     log = DecisionLog(path)
     try:
-        return log.read(decision, audited=True)
+        return log.read(decision, id=id, audited=id is None)
     finally:
         log.close()
 

@@ -1,0 +1,126 @@
+"""One logged decision, explained: what it knew, where each item came from, and what put it in its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from penstock.audit.served import Recomputed, recomputed
+from penstock.clock import SECOND
+from penstock.engines import NaiveEngine
+from penstock.learn import Trees
+from penstock.releases import Release
+from penstock.retrieve import Query
+from penstock.serve.decisions import DIGEST, Decided, digests
+from penstock.types import Log
+
+REASONS = 3
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A decision as JSON values, and as lines for people."""
+
+    values: dict[str, Any]
+
+    def lines(self) -> list[str]:
+        """The same for people, widest fact first."""
+        v = self.values
+        took = ", ".join(f"{stage} {ms:.2f}" for stage, ms in v["timings_ms"].items())
+        out = [
+            f"{v['decision']} for {v['entity']} at {v['time']}: tier {v['tier']}, release {v['release'] or 'none'}",
+            f"knew the events below {v['offset']:,}; took {took} ms",
+        ]
+        if v["features_agree"] is not None:
+            out.append("recomputed features agree" if v["features_agree"] else "RECOMPUTED FEATURES DIFFER")
+        for item in v["items"]:
+            chance = "" if item["propensity"] == 1 else f", shown with chance {item['propensity']:.3g}"
+            out.append(f"{item['place']:>3}  {item['item']}  score {item['score']:.4f}{chance}")
+            out += [f"     {reason}" for reason in item["why"]]
+        return out
+
+
+def explain(one: Decided, release: Release | None, log: Log, *, most: int = 20) -> Explanation:
+    """Explains one decision; its features are recomputed from the log as they were known to it.
+
+    Args:
+        one: the decision, from the decision log.
+        release: the one that it names; None where it is gone or there was none.
+        log: the event log that it was served from.
+        most: items to explain, from the first place on.
+    """
+    strings = log.strings
+    shown = one.items[one.shown][:most]
+    items: list[dict[str, Any]] = [
+        {"place": place, "item": text, "score": score, "propensity": chance, "why": []}
+        for place, text, score, chance in zip(
+            range(1, len(shown) + 1), strings.texts(shown), one.scores.tolist(), one.propensities.tolist(), strict=False
+        )
+    ]
+    values: dict[str, Any] = {
+        "decision_id": one.id,
+        "decision": one.decision,
+        "entity": one.entity,
+        "time": datetime.fromtimestamp(one.time / SECOND, UTC).isoformat(),
+        "offset": one.offset,
+        "tier": one.tier,
+        "release": one.release,
+        "arm": one.arm,
+        "context": one.context,
+        "timings_ms": one.timings,
+        "features_agree": None,
+        "candidates": len(one.items),
+        "items": items,
+    }
+    if release is None or not one.digests:
+        for item in items:
+            item["why"] = ["one of the popular items: this answer used no features"]
+        return Explanation(values)
+    rows = log.read(0, one.offset)
+    known = recomputed(one, release, NaiveEngine(rows, list(release.recipe.views), strings), strings)
+    expected = digests(known.rows)
+    values["features_agree"] = expected == one.digests and len(expected) == DIGEST * len(release.recipe.assembler.names)
+    _reasons(values, one, release, known, log)
+    return Explanation(values)
+
+
+def _reasons(values: dict[str, Any], one: Decided, release: Release, known: Recomputed, log: Log) -> None:
+    names = release.recipe.assembler.names
+    weights = None
+    if isinstance(release.model, Trees):
+        # Shapley values of the trees (Lundberg et al., 2020); the last column is the mean score.
+        weights = np.asarray(release.model.booster.predict(known.rows.astype(np.float32), pred_contrib=True))[:, :-1]
+    for item, place in zip(values["items"], one.shown.tolist(), strict=False):
+        if place >= len(known.items):
+            item["why"] = ["put there by a rule: no source proposed it"]
+            continue
+        item["features"] = {
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(names, known.rows[place].tolist(), strict=True)
+        }
+        item["sources"] = _sources(one, release, known, place, log)
+        item["why"] = ["proposed by " + ", ".join(map(_because, item["sources"]))]
+        if item["propensity"] < 0.5:
+            item["why"].append("drawn at random, to explore")
+        if weights is not None:
+            first = np.argsort(-np.abs(weights[place]), kind="stable")[:REASONS]
+            pushed = [f"{names[i]} = {known.rows[place, i]:g} ({weights[place, i]:+.3f})" for i in first.tolist()]
+            item["why"].append("most moved by " + ", ".join(pushed))
+
+
+def _sources(one: Decided, release: Release, known: Recomputed, place: int, log: Log) -> list[dict[str, Any]]:
+    out = []
+    for bit, source in enumerate(release.recipe.sources):
+        if one.found_by[place] >> bit & 1:
+            query = Query(known.lists, {})
+            led = source.because(query, release.indexes.get(source.label, {}), int(known.items[place]))
+            out.append({"source": source.label, "because": None if led is None else log.strings.text(led)})
+    return out
+
+
+def _because(found: dict[str, Any]) -> str:
+    led = f" (because of {found['because']})" if found["because"] else ""
+    return f"{found['source']}{led}"
