@@ -21,6 +21,7 @@ import pytest
 import penstock as ps
 from penstock.errors import UnavailableError
 from penstock.events import Parsed
+from penstock.serve.access import AccessLog
 from penstock.serve.runtime import Runtime
 from penstock.serve.server import BackgroundServer
 from penstock.serve.token import operator_token
@@ -213,7 +214,61 @@ def test_metrics_count_what_happened_under_the_routes_templates(runtime: Runtime
         "penstock_http_in_flight 0.0",
     ):
         assert line in text
-    assert re.search(r'penstock_decisions_total\{decision="home",tier="\w+"\} 1.0', text)
+    assert re.search(r'penstock_invocations_total\{decision="home",release="none",tier="\w+"\} 1.0', text)
+    seconds = {
+        name: float(re.search(rf"^penstock_{name} (\S+)", text, re.MULTILINE)[1])  # type: ignore[index]
+        for name in ("model_latency_seconds_sum", "overhead_latency_seconds_sum", "worker_busy_seconds_total")
+    }
+    total = float(re.search(r'penstock_decide_seconds_sum\{stage="total"\} (\S+)', text)[1])  # type: ignore[index]
+    assert seconds["model_latency_seconds_sum"] + seconds["overhead_latency_seconds_sum"] == pytest.approx(total)
+    assert 0 < seconds["worker_busy_seconds_total"] <= total
+    sizes = re.search(r'penstock_payload_bytes_sum\{direction="request"\} (\S+)', text)
+    assert sizes is not None
+    assert float(sizes[1]) == len(json.dumps([event, event, {}])) + len(json.dumps({"user": "kim"}))
+
+
+def test_the_access_log_has_a_line_a_request_with_its_waterfall_and_no_shopper(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """Route, status, sizes, stages and the decision's id; no user, no token, no query of the client's making."""
+    path = tmp_path / "access.jsonl"
+    access = AccessLog(path)
+    with BackgroundServer(runtime, token="secret-token", access=access) as server, Client(server) as call:
+        answer = call("POST", "/v1/decide/home", {"user": "kim-the-shopper"})
+        call("GET", "/v1/features/Shopper/kim-the-shopper")
+        path.rename(tmp_path / "rotated.jsonl")
+        call("GET", "/v1/releases", authorization="Bearer secret-token")
+        access.close()
+    text = path.read_text() + (tmp_path / "rotated.jsonl").read_text()
+    assert "kim" not in text
+    assert "secret" not in text
+    lines = {line["path"]: line for line in map(json.loads, text.splitlines())}
+    assert set(lines) == {"/v1/decide/{decision}", "/v1/features/{view}/{key}", "/v1/releases"}
+    decided = lines["/v1/decide/{decision}"]
+    assert decided["decision_id"] == answer.json["decision_id"]
+    assert (decided["status"], decided["sent"]) == (200, len(answer.text))
+    assert {"queue", "parse", "retrieve", "serialise", "total"} <= set(decided["ms"])
+
+
+def test_an_access_log_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match=r"can be written.*choose another --access-log"):
+        AccessLog(tmp_path / "none" / "access.jsonl")
+
+
+def test_the_contract_of_sagemaker_is_a_second_face_of_the_same_decisions(runtime: Runtime) -> None:
+    """/ping says ready; /invocations answers as /v1/decide does, and names what it does not know."""
+    with BackgroundServer(runtime) as server, Client(server) as call:
+        assert call("GET", "/ping").status == 200
+        call("POST", "/v1/events", [{"user": "kim", "item": f"i{n}"} for n in range(3)])
+        for body in ({"user": "kim"}, {"user": "kim", "decision": "home"}):
+            first, second = call("POST", "/v1/decide/home", {"user": "kim"}), call("POST", "/invocations", body)
+            assert second.status == 200
+            assert second.json["items"] == first.json["items"]
+        unknown = call("POST", "/invocations", {"user": "kim", "decision": "nowhere"})
+        assert unknown.status == 404
+        problem(unknown)
+    with BackgroundServer(Unready(runtime)) as server, Client(server) as call:
+        assert call("GET", "/ping").status == 503
 
 
 def test_the_front_page_links_to_the_open_addresses(call: Client) -> None:

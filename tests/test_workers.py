@@ -10,6 +10,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,15 +45,19 @@ class Line(http.client.HTTPConnection):
 
 def children(pid: int, role: str) -> list[int]:
     """The processes of one role that a supervisor has started."""
-    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [child for child in found if role.encode() in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")]
+    found = []
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if role.encode() in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                found.append(child)
+    return found
 
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and was not waited for does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -194,6 +199,7 @@ def test_a_rolling_restart_under_load_fails_no_request(server: helpers.Server) -
                     failures.append("a decision")
             except (OSError, http.client.HTTPException) as error:
                 failures.append(repr(error))
+                line.close()
             sent += 1
         done.append(sent - int(seen(line, name)))
 

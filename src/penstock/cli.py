@@ -119,12 +119,18 @@ def serve(
         str | None,
         typer.Option(help="How far ahead of now an event may be dated; 5min, or 30d on the events' clock."),
     ] = None,
+    access_log: Annotated[
+        Path | None, typer.Option("--access-log", help="A file that gets a JSON line for each request.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Serve events, decisions, features and releases over HTTP until Ctrl-C."""
     # Requests hold some hundred rows: Polars' thread pool would only take the cores from other requests.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
-    commands.serve(app=app, home=home, host=host, port=port, workers=workers, clock=clock, future=future, json=json)
+    commands.serve(
+        app=app, home=home, host=host, port=port, workers=workers, clock=clock, future=future,
+        access_log=access_log, json=json,
+    )  # fmt: skip
 
 
 @cli.command()

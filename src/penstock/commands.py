@@ -114,7 +114,8 @@ def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, 
 
 
 def serve(
-    *, app: Path | None, home: Path, host: str, port: int, workers: int, clock: str, future: str | None, json: bool
+    *, app: Path | None, home: Path, host: str, port: int, workers: int, clock: str, future: str | None,
+    access_log: Path | None, json: bool,
 ) -> None:  # fmt: skip
     if clock not in ("system", "events"):
         raise RequestError("--clock is system or events", got=repr(clock), remedy="leave it out for the wall clock")
@@ -126,7 +127,9 @@ def serve(
         sys.stdout.flush()
 
     if workers > 1:
-        plan = Plan(str(app_file(app)), str(home), clock, future, token)
+        plan = Plan(
+            str(app_file(app)), str(home), clock, future, token, None if access_log is None else str(access_log)
+        )
         Supervisor(plan, host, port, workers).run(ready)
         return
     system.clock = clock_of(clock, future)
@@ -136,7 +139,7 @@ def serve(
     # What is loaded by now stays: the collector need not walk it again in the middle of a request.
     gc.collect()
     gc.freeze()
-    run(runtime, host, port, token=token, on_ready=ready)
+    run(runtime, host, port, token=token, on_ready=ready, access_log=access_log)
 
 
 def audit(*, app: Path | None, home: Path, decisions: int, seed: int, json: bool) -> None:

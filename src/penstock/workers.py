@@ -47,6 +47,7 @@ class Plan(msgspec.Struct, frozen=True):
     clock: str
     future: str | None
     token: str
+    access_log: str | None = None
     folder: str = ""
 
     @property
@@ -229,7 +230,8 @@ def _work(plan: Plan, listener: socket.socket) -> None:
         opened.callback(link.close)
         link.wait(_PATIENCE)
         runtime = app.answering(log, store, link, opened)
-        run(runtime, token=plan.token, listener=listener, on_ready=lambda url: _say_ready())
+        access = None if plan.access_log is None else Path(plan.access_log)
+        run(runtime, token=plan.token, listener=listener, access_log=access, on_ready=lambda url: _say_ready())
 
 
 def _write(plan: Plan, listener: socket.socket) -> None:

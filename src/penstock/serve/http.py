@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from typing import Any
 
 from penstock.errors import PenstockError, TooLargeError
+from penstock.serve.access import AccessLog
 from penstock.serve.face import Face
 from penstock.serve.metrics import Metrics
 from penstock.serve.replies import CLOSE, RETRY, Header, Refused, Reply, Waterfall, of_error, refusal, refused
@@ -34,14 +35,22 @@ class HttpApp:
         token: the operator's, see `operator_token`.
         in_flight: requests answered at once; one more is refused with 429.
         body_within: seconds in which a body must have arrived.
+        access: told of every request; closed by its owner.
 
     Attributes:
         draining: set when the server is about to end, so that clients are told to connect anew.
     """
 
     def __init__(
-        self, face: Face, *, token: str, in_flight: int = MAX_IN_FLIGHT, body_within: float = BODY_WITHIN
+        self,
+        face: Face,
+        *,
+        token: str,
+        in_flight: int = MAX_IN_FLIGHT,
+        body_within: float = BODY_WITHIN,
+        access: AccessLog | None = None,
     ) -> None:
+        self._access = access
         self.draining = False
         self._places = in_flight
         self._taken = 0
@@ -70,7 +79,11 @@ class HttpApp:
             else:
                 reply = await self._answer(route, params, scope["headers"], receive, waterfall)
             await _send(send, reply, waterfall, *((CLOSE,) if self.draining else ()))
-            self._metrics.answered(path, reply.status)
+            received = _length(scope["headers"])
+            self._metrics.answered(path, reply.status, received, len(reply.body))
+            if self._access is not None:
+                note = {**reply.note, "received": received, "sent": len(reply.body)}
+                self._access.add(scope["method"], path, reply.status, waterfall.stages, note)
         except ConnectionAbortedError:
             # The client went away in the middle of its body: nobody is there to be answered.
             return
@@ -104,12 +117,8 @@ class HttpApp:
 
     async def _body(self, headers: Sequence[Header], most: int, receive: Receive) -> bytes:
         """The whole body; refused as soon as it is known to be too large, without reading the rest."""
-        length, waits = 0, False
-        for name, value in headers:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"expect":
-                waits = True
+        length = _length(headers)
+        waits = any(name == b"expect" for name, _ in headers)
         if length > most:
             # Whoever waits for leave to send will not: what comes next on the line would be unclear.
             raise _too_large(most, length, *((CLOSE,) if waits else ()))
@@ -174,6 +183,11 @@ def _no_route(scope: Mapping[str, Any], methods: Mapping[str, Route]) -> Reply:
     allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
     error = PenstockError(f"this address takes {allowed}", got=scope["method"], remedy="GET /openapi.json says which")
     return refusal(405, error, (b"allow", allowed.encode()))
+
+
+def _length(headers: Sequence[Header]) -> int:
+    """What the client said of its body's length; 0 where it did not say."""
+    return next((int(value) for name, value in headers if name == b"content-length"), 0)
 
 
 def _too_large(most: int, size: int, *headers: Header) -> Refused:

@@ -12,6 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 # The library decides so, too, when it is imported.
 _SHARED = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
+_BYTES = (64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20)
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
@@ -27,9 +28,26 @@ class Metrics:
             ProcessCollector(registry=registry)
         events = Counter("penstock_events", "Events by what became of them", ["result"], registry=registry)
         self._events = {result: events.labels(result) for result in ("accepted", "duplicate", "rejected")}
-        self._decisions = Counter(
-            "penstock_decisions", "Decisions answered, by tier", ["decision", "tier"], registry=registry
+        self._invocations = Counter(
+            "penstock_invocations", "Decisions answered, by tier and release", ["decision", "tier", "release"],
+            registry=registry,
+        )  # fmt: skip
+        self._model = Histogram(
+            "penstock_model_latency_seconds", "Time that decisions spent in the model", registry=registry,
+            buckets=_SECONDS,
+        )  # fmt: skip
+        self._overhead = Histogram(
+            "penstock_overhead_latency_seconds", "Time of decisions outside the model", registry=registry,
+            buckets=_SECONDS,
+        )  # fmt: skip
+        self._busy = Counter(
+            "penstock_worker_busy_seconds", "Time spent on decisions, but for waiting",
+            registry=registry,
+        )  # fmt: skip
+        payload = Histogram(
+            "penstock_payload_bytes", "Sizes of bodies", ["direction"], registry=registry, buckets=_BYTES
         )
+        self._received, self._sent = payload.labels("request"), payload.labels("response")
         self._decide = Histogram(
             "penstock_decide_seconds", "Time of decisions, by stage", ["stage"], registry=registry, buckets=_SECONDS
         )
@@ -50,17 +68,24 @@ class Metrics:
         self._events["duplicate"].inc(duplicates)
         self._events["rejected"].inc(rejected)
 
-    def decided(self, decision: str, tier: str) -> None:
-        self._decisions.labels(decision, tier).inc()
+    def decided(self, decision: str, tier: str, release: str) -> None:
+        """Counts one decision; `release` is "none" before the first one."""
+        self._invocations.labels(decision, tier, release).inc()
 
     def stages(self, stages: Mapping[str, float]) -> None:
         """Takes down one decision's waterfall, in milliseconds."""
         for stage, ms in stages.items():
             self._decide.labels(stage).observe(ms / 1e3)
+        model, total = stages.get("score", 0.0), stages["total"]
+        self._model.observe(model / 1e3)
+        self._overhead.observe((total - model) / 1e3)
+        self._busy.inc(max(0.0, total - stages.get("queue", 0.0) - stages.get("log", 0.0)) / 1e3)
 
-    def answered(self, path: str, status: int) -> None:
-        """Counts one request; `path` is the route's template, never what a client made up."""
+    def answered(self, path: str, status: int, received: int, sent: int) -> None:
+        """Counts one request and the bytes of its bodies; `path` is the route's template, never a client's text."""
         self._requests.labels(path, str(status)).inc()
+        self._received.observe(received)
+        self._sent.observe(sent)
 
     def text(self) -> bytes:
         """All of it in Prometheus's text format."""

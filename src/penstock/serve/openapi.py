@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from penstock.serve.requests import Answer, DecideRequest, DialRequest
+from penstock.serve.requests import Answer, DecideRequest, DialRequest, Invocation
 
 Json = dict[str, Any]
 
@@ -79,7 +79,8 @@ def document(described: Mapping[str, Any]) -> Json:
         described: `Face.describe`: its streams with their fields, its decisions and views.
     """
     _, components = msgspec.json.schema_components(
-        [DecideRequest, DialRequest, Answer, Ingested, Problem, Features], ref_template="#/components/schemas/{name}"
+        [DecideRequest, Invocation, DialRequest, Answer, Ingested, Problem, Features],
+        ref_template="#/components/schemas/{name}",
     )
     # Timings travel in the Server-Timing header.
     components["Answer"]["description"] = "A decision."
@@ -133,6 +134,14 @@ def _paths(decisions: list[str], views: list[str]) -> Json:
                 refuses=(400, 404, 413, 422, 429, 503),
             )
         },
+        "/invocations": {
+            "post": _operation(
+                "Decide, as SageMaker's containers are asked",
+                {200: _answer("The decision", _ref("Answer"))},
+                body={"application/json": {"schema": _ref("Invocation")}},
+                refuses=(400, 404, 413, 422, 429, 503),
+            )
+        },
         "/v1/features/{view}/{key}": {
             "get": _operation(
                 "The present features of one entity",
@@ -171,6 +180,12 @@ def _paths(decisions: list[str], views: list[str]) -> Json:
             "get": _operation(
                 "Ready for traffic",
                 {200: _answer("It is", {"type": "object"}), 503: _answer("Not yet, and why", _ref("Problem"))},
+            )
+        },
+        "/ping": {
+            "get": _operation(
+                "Ready for traffic, as SageMaker asks",
+                {code: _answer(text, {"type": "object"}) for code, text in ((200, "It is"), (503, "Not yet"))},
             )
         },
         "/metrics": {

@@ -24,6 +24,8 @@ class Reply(msgspec.Struct, frozen=True):
     body: bytes
     kind: bytes = b"application/json"
     headers: tuple[Header, ...] = ()
+    note: dict[str, str | None] = {}
+    """What the access log says of it."""
 
 
 class Refused(Exception):

@@ -23,6 +23,12 @@ class DecideRequest(msgspec.Struct, forbid_unknown_fields=True):
     budget_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] | None = None
 
 
+class Invocation(DecideRequest, forbid_unknown_fields=True):
+    """A decision request that says which decision it asks for; it may be left out where there is one."""
+
+    decision: str | None = None
+
+
 class DialRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body that sets a release's share of the traffic."""
 
@@ -50,6 +56,7 @@ class Answer(msgspec.Struct):
 
 _RULES: Mapping[str, tuple[str, str]] = {
     "user": ("user is a text of 1 to 512 characters", 'send {"user": "…"}'),
+    "decision": ("decision is the name of one", "leave it out where the app has one"),
     "context": ("context is an object of texts, numbers, booleans and nulls", "flatten it, or leave it out"),
     "event": ("event is one event, as an object", "send several to /v1/events"),
     "k": ("k is an integer from 1 to 500", "ask for fewer items, or leave it out"),

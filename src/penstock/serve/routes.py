@@ -15,17 +15,18 @@ from urllib.parse import unquote
 
 import msgspec
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, RequestError
 from penstock.events import BodyError, Parsed
 from penstock.serve.face import Face
 from penstock.serve.metrics import CONTENT_TYPE, Metrics
 from penstock.serve.openapi import document
 from penstock.serve.replies import RETRY, Header, Refused, Reply, Waterfall, encode, refusal, refused
-from penstock.serve.requests import DecideRequest, DialRequest, read
+from penstock.serve.requests import DecideRequest, DialRequest, Invocation, read
 
 MAX_DECIDE = 256 << 10
 _INLINE = 32 << 10
 _DECIDE = msgspec.json.Decoder(DecideRequest)
+_INVOCATION = msgspec.json.Decoder(Invocation)
 _DIAL = msgspec.json.Decoder(DialRequest)
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -78,6 +79,8 @@ class Endpoints:
             Route("GET", "/", self.index),
             Route("POST", "/v1/events", self.events, MAX_BODY),
             Route("POST", "/v1/decide/{decision}", self.decide, MAX_DECIDE),
+            Route("POST", "/invocations", self.invocations, MAX_DECIDE),
+            Route("GET", "/ping", self.ping, bounded=False),
             Route("GET", "/v1/features/{view}/{key}", self.features),
             Route("GET", "/v1/releases", self.releases, guarded=True),
             Route("POST", "/v1/releases/{id}/promote", self.promote, MAX_DECIDE, guarded=True),
@@ -118,10 +121,21 @@ class Endpoints:
 
     async def decide(self, request: Request) -> Reply:
         """Decides; an event sent along is not in its own features, and durable before the answer."""
-        waterfall = request.waterfall
-        asked = _read(request.body, _DECIDE)
+        return await self._decide(unquote(request.params[0]), _read(request.body, _DECIDE), request.waterfall)
+
+    async def invocations(self, request: Request) -> Reply:
+        """The same, as SageMaker's containers are asked."""
+        asked = _read(request.body, _INVOCATION)
+        names = list(self._face.describe()["decisions"])
+        if asked.decision is None and len(names) != 1:
+            raise RequestError(
+                "an invocation names its decision where there are several", got="none",
+                remedy="use one of " + ", ".join(names), field="decision",
+            )  # fmt: skip
+        return await self._decide(asked.decision or names[0], asked, request.waterfall)
+
+    async def _decide(self, name: str, asked: DecideRequest, waterfall: Waterfall) -> Reply:
         parsed = await self._event(asked)
-        name = unquote(request.params[0])
         waterfall.lap("parse")
         # What queueing and reading took is gone from the budget, too.
         answer = self._face.decide(name, asked, waterfall.total)
@@ -141,9 +155,10 @@ class Endpoints:
         if logged is not None:
             await logged
             waterfall.lap("log")
-        self._metrics.decided(name, answer.tier)
+        self._metrics.decided(name, answer.tier, answer.release or "none")
         self._metrics.stages({**waterfall.stages, "total": waterfall.total})
-        return Reply(200, body)
+        note = {"decision_id": answer.decision_id, "tier": answer.tier, "release": answer.release}
+        return Reply(200, body, note=note)
 
     async def _event(self, asked: DecideRequest) -> Parsed | None:
         if asked.event is None:
@@ -217,6 +232,11 @@ class Endpoints:
             return Reply(200, encode({"ready": True, **waits_for}))
         refusal_ = {"error": "the server is not ready", "field": None, "remedy": "wait until /readyz answers 200"}
         return Reply(503, encode({"ready": False, **waits_for, **refusal_}), headers=(RETRY,))
+
+    async def ping(self, request: Request) -> Reply:
+        """The same for SageMaker: 200 where it should get traffic."""
+        ready, _ = self._face.ready()
+        return Reply(200 if ready else 503, b"{}", headers=() if ready else (RETRY,))
 
     async def metrics(self, request: Request) -> Reply:
         """Everything counted, for Prometheus."""

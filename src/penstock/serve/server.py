@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 from types import FrameType
 from typing import Any
@@ -17,6 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from penstock.errors import UnavailableError
+from penstock.serve.access import AccessLog
 from penstock.serve.face import Face
 from penstock.serve.http import BEGAN, MAX_IN_FLIGHT, HttpApp
 
@@ -37,6 +39,7 @@ def run(
     on_ready: Callable[[str], None] | None = None,
     in_flight: int = MAX_IN_FLIGHT,
     listener: socket.socket | None = None,
+    access_log: Path | None = None,
 ) -> None:
     """Serves until SIGTERM or Ctrl-C, finishes what is in flight, closes `face`, and returns. For the main thread.
 
@@ -48,20 +51,24 @@ def run(
         log_level: of the server's own log.
         on_ready: told the address once connections are taken.
         in_flight: requests answered at once.
+        access_log: a file that gets a JSON line for each request.
         listener: takes connections from here, as other processes may; `host` and `port` are passed over.
 
     Raises:
         UnavailableError: the address is taken or not this machine's.
     """
+    access = AccessLog(access_log) if access_log is not None else None
     try:
         with listener or listen(host, port) as listening:
             address = url_of(listening)
             ready = (lambda: on_ready(address)) if on_ready is not None else (lambda: None)
-            server = _Server(HttpApp(face, token=token, in_flight=in_flight), log_level, ready)
-            with _quick_switches(), _stopped_by_signals(server):
+            server = _Server(HttpApp(face, token=token, in_flight=in_flight, access=access), log_level, ready)
+            with _quick_switches():
                 server.run([listening])
     finally:
         face.close()
+        if access is not None:
+            access.close()
 
 
 class BackgroundServer:
@@ -72,7 +79,7 @@ class BackgroundServer:
         port: 0 takes any that is free.
         host: the address to listen on.
         token: the operator's; a random one by default.
-        options: `in_flight` and `body_within` of `HttpApp`.
+        options: `in_flight`, `body_within` and `access` of `HttpApp`.
     """
 
     def __init__(
@@ -148,6 +155,24 @@ class _Server(uvicorn.Server):
         """
         self._app.draining = True
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn's own would end at once, and raise the signal again afterwards, when the system is yet to be closed.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.force_exit = self._app.draining and number == signal.SIGINT
+            self.drain()
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     async def on_tick(self, counter: int) -> bool:
         if self._app.draining:
             now = perf_counter()
@@ -201,17 +226,3 @@ def _quick_switches() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
-
-
-@contextmanager
-def _stopped_by_signals(server: _Server) -> Iterator[None]:
-    # uvicorn raises a signal again once it has drained; the process must outlive that to close the system.
-    def stop(number: int, frame: FrameType | None) -> None:
-        server.drain()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
