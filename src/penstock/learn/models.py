@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from penstock.errors import ReleaseError
 from penstock.learn.recipe import Candidates, LambdaRank
+from penstock.learn.scorer import Scorer
 
 
 class Model(Protocol):
@@ -44,14 +45,17 @@ class SourceOrder:
 
 
 class Trees:
-    """A LightGBM booster, one thread a request."""
+    """A LightGBM booster, one thread a request. `Scorer` gives the same scores sooner where it covers the model."""
 
     def __init__(self, booster: lightgbm.Booster) -> None:
         self.booster = booster
+        self._scorer = Scorer.of(booster)
 
     def score(self, rows: NDArray[np.float32], candidates: Candidates) -> NDArray[np.float64]:
         if not len(rows):
             return np.zeros(0)
+        if self._scorer is not None and self._scorer.takes(rows):
+            return self._scorer.score(rows)
         return np.asarray(self.booster.predict(rows, num_threads=1))
 
     def save(self, folder: Path) -> dict[str, Any]:
