@@ -83,6 +83,29 @@ class Source(ABC):
         raise NotImplementedError
 
 
+def between(first: Array, end: Array) -> NDArray[np.int64]:
+    """The numbers first[i] … end[i] - 1, one range after the other.
+
+    >>> between(np.array([3, 9]), np.array([5, 10]))
+    array([3, 4, 9])
+    """
+    length = end - first
+    return np.asarray(np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length - first, length))
+
+
+def places(known: Array, codes: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which of `codes` (n,) are among the sorted `known`, and where there.
+
+    >>> places(np.array([4, 7, 9]), np.array([9, 5, 4]))
+    (array([0, 2]), array([2, 0]))
+    """
+    if not len(known):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    at = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+    held = np.flatnonzero(known[at] == codes)
+    return held, at[held]
+
+
 def distinct(codes: NDArray[np.uint32], most: int) -> list[int]:
     """The first `most` different codes, in order, without the missing one.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from penstock.clock import duration
 from penstock.registry import registered
-from penstock.retrieve.base import Found, History, Index, Query, Source, distinct
+from penstock.retrieve.base import Found, History, Index, Query, Source, between, distinct, places
 from penstock.types import Array
 
 
@@ -71,21 +71,13 @@ class _Neighbours(Source):
 
     def find(self, query: Query, index: Index) -> Found:
         start = np.array(distinct(query.lists[self.of], self.recent), np.uint32)
-        items = index["items"]
-        at = np.searchsorted(items, start)
-        place = (
-            np.flatnonzero((at < len(items)) & (items[np.minimum(at, len(items) - 1)] == start))
-            if len(items)
-            else at[:0]
-        )
-        first, end = index["starts"][at[place]], index["starts"][at[place] + 1]
-        length = end - first
-        total = int(length.sum())
-        if not total:
+        place, at = places(index["items"], start)
+        first, end = index["starts"][at], index["starts"][at + 1]
+        edge = between(first, end)
+        if not len(edge):
             return Found(np.zeros(0, np.uint32), np.zeros((0, 3)))
-        edge = np.arange(total) - np.repeat(np.cumsum(length) - length - first, length)
         near, score = index["near"][edge], index["score"][edge]
-        rank = np.repeat(place, length)
+        rank = np.repeat(place, end - first)
         found, inverse = np.unique(near, return_inverse=True)
         sums = np.bincount(inverse, weights=score * _powers(self.decay, self.recent)[rank], minlength=len(found))
         newest = np.zeros(len(found))

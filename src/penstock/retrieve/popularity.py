@@ -98,21 +98,29 @@ class Popularity:
 
     def add(self, rows: Rows, strings: Strings) -> None:
         """Counts further events; lists are rebuilt when they begin a new hop."""
+        tile = rows.time // self.source.hop
+        newest = int(tile.max(initial=0))
+        if self._built is not None and newest <= self._built:
+            self._count(rows, tile, strings)
+            return
+        # What came after the event that began the hop waits for the next one, however events were batched.
+        began = int(np.argmax(tile == newest)) + 1 if len(rows) else 0
+        self._count(rows.take(slice(0, began)), tile[:began], strings)
+        self._rebuild(newest)
+        self._count(rows.take(slice(began, None)), tile[began:], strings)
+
+    def _count(self, rows: Rows, tile: Array, strings: Strings) -> None:
         item = rows.fields[self._item]
         group = np.zeros(len(rows), np.uint32) if self.source.by is None else rows.fields[self.source.by]
         useful = item != 0
         if self.source.by is not None:
             useful = useful & (group != 0)
-        if self.source.where is not None:
+        if self.source.where is not None and len(rows):
             useful = useful & matches(self.source.where, rows, self._schema, strings)
-        tile = rows.time // self.source.hop
         packed = (group.astype(np.uint64) << np.uint64(32)) | item
         for number in np.unique(tile[useful]).tolist():
             at = useful & (tile == number)
             self._tiles.setdefault(number, []).append(np.unique(packed[at], return_counts=True))
-        newest = int(tile.max(initial=0))
-        if self._built is None or newest > self._built:
-            self._rebuild(newest)
 
     def _rebuild(self, newest: int) -> None:
         first = None if self._window is None else newest - self._window // self.source.hop

@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock.clock import duration
 from penstock.registry import registered
-from penstock.retrieve.base import Found, History, Index, Query, Source, distinct
+from penstock.retrieve.base import Found, History, Index, Query, Source, between, distinct, places
 
 
 @registered("source")
@@ -60,11 +60,28 @@ class SessionNeighbours(Source):
         }
 
     def find(self, query: Query, index: Index) -> Found:
-        items, ends = index["items"], np.append(index["item_starts"], len(index["item_sessions"]))
+        place, at = places(index["items"], np.array(distinct(query.lists[self.of], self.recent), np.uint32))
+        ends = np.append(index["item_starts"], len(index["item_sessions"]))
+        first, end = ends[at], ends[at + 1]
+        shared = index["item_sessions"][between(first, end)]
+        sessions, inverse = np.unique(shared, return_inverse=True)
+        like = np.bincount(inverse, weights=np.repeat(1.0 / (1.0 + place), end - first), minlength=len(sessions))
+        nearest = np.lexsort((-sessions, -like))[: self.neighbours]
+        first, end = index["starts"][sessions[nearest]], index["starts"][sessions[nearest] + 1]
+        visited, inverse = np.unique(index["visited"][between(first, end)], return_inverse=True)
+        weights = np.repeat(like[nearest], end - first)
+        # Without any weight, bincount would count in integers.
+        score = np.bincount(inverse, weights=weights, minlength=len(visited)).astype(np.float64)
+        best = np.lexsort((visited, -score))[: self.k]
+        return Found(visited[best].astype(np.uint32), score[best].reshape(-1, 1))
+
+    def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
+        known = {item: place for place, item in enumerate(index["items"].tolist())}
+        ends = [*index["item_starts"].tolist(), len(index["item_sessions"])]
         like: dict[int, float] = {}
         for position, code in enumerate(distinct(query.lists[self.of], self.recent)):
-            at = int(np.searchsorted(items, code))
-            if at < len(items) and items[at] == code:
+            at = known.get(code)
+            if at is not None:
                 for session in index["item_sessions"][ends[at] : ends[at + 1]].tolist():
                     like[session] = like.get(session, 0.0) + 1.0 / (1.0 + position)
         nearest = sorted(like, key=lambda session: (-like[session], -session))[: self.neighbours]
@@ -73,8 +90,4 @@ class SessionNeighbours(Source):
             for code in index["visited"][index["starts"][session] : index["starts"][session + 1]].tolist():
                 scores[code] = scores.get(code, 0.0) + like[session]
         best = sorted(scores, key=lambda code: (-scores[code], code))[: self.k]
-        return Found(np.array(best, np.uint32), np.array([[scores[code]] for code in best]).reshape(-1, 1))
-
-    def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
-        found = self.find(query, index)  # already plain Python
-        return {code: (score,) for code, (score,) in zip(found.items.tolist(), found.scores.tolist(), strict=True)}
+        return {code: (scores[code],) for code in best}

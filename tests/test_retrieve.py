@@ -1,0 +1,237 @@
+"""Each candidate source finds exactly what its plain definition says, from an index that equals a recount by hand."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars import col
+
+import penstock as ps
+from penstock.clock import DAY, HOUR, MINUTE
+from penstock.events import schema_of
+from penstock.features import View
+from penstock.learn import LambdaRank, Recipe
+from penstock.learn.dataset import popularity_at
+from penstock.retrieve import Covisits, History, Index, Popularity, Query, Seen, SessionNeighbours, Similar, Source
+from penstock.types import Rows
+
+ITEMS = st.integers(1, 9)
+# (owner, item, minutes since the owner's event before)
+VISITS = st.lists(st.tuples(st.integers(1, 4), ITEMS, st.integers(0, 90)), max_size=60)
+RECENT = st.lists(st.integers(0, 12), max_size=25)
+SOURCES = [
+    Seen("recent", k=5),
+    Covisits("recent", k=6, recent=4, steps=3, span="2h", neighbours=4),
+    Covisits("recent", k=6, steps=2, span="30min", neighbours=3, norm=0.0, decay=0.5),
+    Similar("recent", k=5, steps=5, span="4h", neighbours=5),
+    SessionNeighbours("recent", k=6, recent=4, sample=3, neighbours=4),
+]
+
+
+def history(visits: list[tuple[int, int, int]]) -> History:
+    """Each owner's visits in a row, in the order of time."""
+    clock: dict[int, int] = defaultdict(int)
+    rows = []
+    for owner, item, pause in visits:
+        clock[owner] += pause * MINUTE
+        rows.append((owner, item, clock[owner]))
+    rows.sort(key=lambda row: row[0])
+    owner, item, time = (np.array([row[i] for row in rows]) for i in range(3))
+    return History(owner.astype(np.uint32), item.astype(np.uint32), time.astype(np.int64))
+
+
+def fitted(source: Source, visits: list[tuple[int, int, int]]) -> Index:
+    return source.fit({"recent": history(visits)})
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=repr)
+@settings(max_examples=150, deadline=None)
+@given(visits=VISITS, recent=RECENT)
+def test_find_equals_the_plain_definition_to_the_bit(source: Source, visits: Any, recent: list[int]) -> None:
+    """Items in the same order with the same float64 scores, for repeated, missing and unknown items too."""
+    index = fitted(source, visits)
+    query = Query({"recent": np.array(recent, np.uint32)}, {})
+    found, plain = source.find(query, index), source.plain(query, index)
+    assert found.items.dtype == np.uint32
+    assert found.items.tolist() == list(plain)
+    assert found.scores.shape == (len(plain), len(source.columns))
+    assert [tuple(row) for row in found.scores.tolist()] == list(plain.values())
+    for item in found.items.tolist():
+        led = source.because(query, index, item)
+        assert led is None or led in recent
+
+
+@pytest.mark.parametrize("source", SOURCES[1:4], ids=repr)
+@settings(max_examples=150, deadline=None)
+@given(visits=VISITS)
+def test_neighbours_equal_a_recount_of_pairs(source: Any, visits: Any) -> None:
+    """Pairs within steps and span, weighed by their distance, over the norm of both items' visits; ties by code."""
+    past = history(visits)
+    steps, span = source.steps, _micros(source.span)
+    weight: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    times = list(zip(past.owner.tolist(), past.item.tolist(), past.time.tolist(), strict=True))
+    # In the order of distance, then of time, since sums of floats depend on their order.
+    for step in range(1, steps + 1):
+        pairs = [
+            (a[1], b[1])
+            for a, b in zip(times, times[step:], strict=False)
+            if a[0] == b[0] and b[2] - a[2] <= span and a[1] != b[1]
+        ]
+        for one, other in [*pairs, *((b, a) for a, b in pairs)]:
+            weight[one][other].append(source.weight(step))
+    visited = {item: past.item.tolist().count(item) for item in set(past.item.tolist())}
+    index = source.fit({"recent": past})
+    assert index["items"].tolist() == sorted(visited)
+    for place, item in enumerate(sorted(visited)):
+        scores = {
+            other: sum(parts) / ((visited[item] + 1.0) * (visited[other] + 1.0)) ** source.norm
+            for other, parts in weight[item].items()
+        }
+        expected = sorted(scores, key=lambda other, scores=scores: (-scores[other], other))[: source.neighbours]
+        edges = slice(index["starts"][place], index["starts"][place + 1])
+        assert index["near"][edges].tolist() == expected
+        assert index["score"][edges].tolist() == [scores[other] for other in expected]
+
+
+def _micros(span: str) -> int:
+    return {"2h": 2 * HOUR, "30min": 30 * MINUTE, "4h": 4 * HOUR}[span]
+
+
+@settings(max_examples=150, deadline=None)
+@given(visits=VISITS)
+def test_sessions_equal_a_recount(visits: Any) -> None:
+    """A pause longer than the gap ends a session; each item keeps the sessions that ended last."""
+    source = replace(SOURCES[4], sample=2)
+    past = history(visits)
+    sessions: list[dict[str, Any]] = []
+    before: tuple[int, int] | None = None
+    for owner, item, time in zip(past.owner.tolist(), past.item.tolist(), past.time.tolist(), strict=True):
+        if before is None or before[0] != owner or time - before[1] > 30 * MINUTE:
+            sessions.append({"items": set(), "end": 0})
+        sessions[-1]["items"].add(item)
+        sessions[-1]["end"] = time
+        before = (owner, time)
+    index = source.fit({"recent": past})
+    ends = [*index["item_starts"].tolist(), len(index["item_sessions"])]
+    for number, session in enumerate(sessions):
+        visited = index["visited"][index["starts"][number] : index["starts"][number + 1]]
+        assert visited.tolist() == sorted(session["items"])
+    for place, item in enumerate(index["items"].tolist()):
+        holding = [n for n, session in enumerate(sessions) if item in session["items"]]
+        newest = sorted(holding, key=lambda n: -sessions[n]["end"])[:2]
+        assert index["item_sessions"][ends[place] : ends[place + 1]].tolist() == newest
+
+
+# Popularity
+
+
+class Action(ps.Event):
+    user: str
+    item: str
+    kind: str
+    category: str | None = None
+
+
+SCHEMA = schema_of(Action)
+WORDS = ["", "view", "buy", "shoes", "hats"]
+
+
+class Texts:
+    """A dictionary of a few words."""
+
+    def text(self, code: int) -> str:
+        return WORDS[code] if code < len(WORDS) else f"t{code}"
+
+    def code(self, text: str) -> int:
+        return WORDS.index(text)
+
+    def texts(self, codes: np.ndarray) -> list[str]:
+        return [self.text(code) for code in codes.tolist()]
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.integers(0, 50),  # hours
+        st.integers(0, 30),  # late by so many hours
+        st.sampled_from([0, 10, 11, 12, 13]),  # item
+        st.sampled_from([1, 2]),  # kind
+        st.sampled_from([0, 3, 4]),  # category
+    ),
+    max_size=40,
+)
+POPULAR = [
+    ps.popular(window="1d", k=2),
+    ps.popular(k=3),
+    ps.popular(by="category", window="12h", k=2, groups=1),
+    ps.popular(where=col("kind") == "buy", window="2d", k=2, name="bought"),
+]
+
+
+def rows_of(events: list[tuple[int, ...]]) -> Rows:
+    """The events in the order of their arrival."""
+    events = sorted(events, key=lambda e: e[0] + e[1])
+    fields = np.zeros(len(events), SCHEMA.dtype)
+    for i, (_, _, item, kind, category) in enumerate(events):
+        fields[i] = (20 + i, item, kind, category)
+    time = np.array([e[0] * HOUR for e in events], np.int64)
+    arrived = np.array([(e[0] + e[1]) * HOUR for e in events], np.int64)
+    n = len(events)
+    return Rows("action", np.arange(n), time, time, arrived, np.arange(n, dtype=np.uint64), fields)
+
+
+def recount(source: Any, rows: Rows, end: int) -> dict[int, list[int]]:
+    """Lists by group from the first `end` rows: counts in the window that ends at the newest full hop, ties by code.
+
+    Lists were last made when the newest hop began, so a late event counts only from the next hop on.
+    """
+    hop = source.hop
+    tile = (rows.time[:end] // hop).tolist()
+    if not tile:
+        return {}
+    newest = max(tile)
+    began = tile.index(newest) + 1
+    first = None if source.window is None else newest - _window(source) // hop
+    counts: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for i in range(began):
+        item, kind = int(rows.fields["item"][i]), int(rows.fields["kind"][i])
+        group = int(rows.fields["category"][i]) if source.by else 0
+        inside = tile[i] < newest and (first is None or tile[i] >= first)
+        if inside and item and (group or not source.by) and (source.where is None or WORDS[kind] == "buy"):
+            counts[group][item] += 1
+    return {
+        group: sorted(found, key=lambda item, found=found: (-found[item], item))[: source.k]
+        for group, found in counts.items()
+    }
+
+
+def _window(source: Any) -> int:
+    return {"1d": DAY, "12h": 12 * HOUR, "2d": 2 * DAY}[source.window]
+
+
+def listed(lists: Any) -> dict[int, list[int]]:
+    return {group: items.tolist() for group, items in lists.by_group.items() if len(items)}
+
+
+@pytest.mark.parametrize("source", POPULAR, ids=lambda s: s.label)
+@settings(max_examples=100, deadline=None)
+@given(events=EVENTS, data=st.data())
+def test_live_popularity_equals_a_recount_whatever_the_batches(source: Any, events: Any, data: st.DataObject) -> None:
+    """Fed one event at a time, lists equal the recount after each; and those at any offset equal live counting."""
+    rows = rows_of(events)
+    live = Popularity(source, SCHEMA, "item")
+    seen = [listed(live.lists)]
+    for i in range(len(rows)):
+        live.add(rows.take(slice(i, i + 1)), Texts())
+        seen.append(listed(live.lists))
+        assert seen[-1] == recount(source, rows, i + 1)
+    view = View("Shopper", ("user",), {"recent": ps.last("item", k=5), "category": ps.last("category", k=2)}, SCHEMA)
+    recipe = Recipe("home", "user", "item", (view,), (source,), LambdaRank("view", (view,)))
+    known = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=6)))
+    found = popularity_at(recipe, rows, Texts(), np.array(known, np.int64))
+    assert [listed(lists[source.label]) for lists in found] == [seen[offset] for offset in known]
