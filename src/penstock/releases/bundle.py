@@ -106,20 +106,18 @@ def read(folder: Path, name: str) -> Release:
     path = folder / name
     try:
         text = (path / "manifest.json").read_text()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise ReleaseError(
             "a release is a folder that penstock train wrote",
             got=f"{name!r}",
             remedy="penstock release list shows those there are",
         ) from None
+    if hashlib.sha256(text.encode()).hexdigest()[:16] != name:
+        raise _changed(name, ["manifest.json"])
     manifest = json.loads(text)
     wrong = [f for f, digest in manifest["files"].items() if not (path / f).is_file() or _digest(path / f) != digest]
-    if hashlib.sha256(text.encode()).hexdigest()[:16] != name or wrong:
-        raise ReleaseError(
-            "a release never changes after it was written",
-            got=f"{name} differs in {', '.join(wrong) or 'manifest.json'}",
-            remedy="restore the folder, or train again",
-        )
+    if wrong:
+        raise _changed(name, wrong)
     recipe = recipe_of(folder, name)
     found = {view.name: view.version.hex() for view in recipe.views}
     if found != manifest["views"] or list(recipe.assembler.names) != manifest["features"]:
@@ -138,6 +136,14 @@ def read(folder: Path, name: str) -> Release:
     defaults = np.load(path / "defaults.npy", allow_pickle=False)
     warmup = json.loads((path / "warmup.json").read_text())
     return Release(name, recipe, load(path, manifest["model"]), plain, defaults, warmup, manifest)
+
+
+def _changed(name: str, files: Sequence[str]) -> ReleaseError:
+    return ReleaseError(
+        "a release never changes after it was written",
+        got=f"{name} differs in {', '.join(files)}",
+        remedy="restore the folder, or train again",
+    )
 
 
 def recipe_of(folder: Path, name: str) -> Recipe:

@@ -81,7 +81,13 @@ class Registry:
         return str(self.manifest(release)["decision"])
 
     def manifest(self, release: str) -> dict[str, Any]:
-        manifest: dict[str, Any] = json.loads((self.folder / release / "manifest.json").read_text())
+        try:
+            manifest: dict[str, Any] = json.loads((self.folder / release / "manifest.json").read_text())
+        except (OSError, ValueError) as error:
+            raise ReleaseError(
+                "a release has a manifest", got=f"{release}/manifest.json: {error}",
+                remedy="restore the folder, or delete it",
+            ) from None  # fmt: skip
         return manifest
 
     def kept_views(self) -> set[bytes]:
