@@ -59,7 +59,7 @@ def demo(
     ] = None,
     last: Annotated[str, typer.Option(help="How much of the newest history to replay live.")] = "1d",
     clients: Annotated[int, typer.Option(min=1, max=64, help="Live clients at once.")] = 2,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer; one more writes.")] = 2,
     size: Annotated[int, typer.Option(min=5_000, help="Events to simulate where no file is given.")] = 50_000,
     seed: Annotated[int, typer.Option(help="Of the simulator.")] = 7,
     serve: Annotated[bool, typer.Option("--serve", help="Stay up afterwards, until Ctrl-C.")] = False,
