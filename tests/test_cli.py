@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 
 import helpers
 from helpers import cli
+from penstock.serve.lock import HomeLock
 
 COMMANDS = [
     [], ["demo"], ["ingest"], ["train"], ["serve"], ["audit"], ["release"], ["release", "list"],
@@ -131,6 +135,18 @@ def test_ingest_reads_a_file_and_lists_what_it_refused(tmp_path: Path) -> None:
     assert [row["field"] for row in refused] == ["item"]
     people = cli("ingest", "--rejects", "--app", app, "--home", tmp_path / "home")
     assert " item: " in people.stdout
+
+
+def test_a_demo_that_is_told_to_end_leaves_no_process_behind(tmp_path: Path) -> None:
+    """SIGTERM while it serves: its server, writer and workers are gone with it."""
+    command = [sys.executable, "-m", "penstock.cli", "demo", "--smoke", "--serve", "--home", str(tmp_path / "home")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout is not None
+        assert any("still serving" in line for line in demo.stdout)
+        demo.terminate()
+        assert demo.wait(60) == 128 + signal.SIGTERM
+        # The lock is free only once nobody writes there.
+        HomeLock(tmp_path / "home").close()
 
 
 def test_the_demo_runs_the_whole_system_and_gives_its_figures(tmp_path: Path) -> None:

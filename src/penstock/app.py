@@ -22,7 +22,7 @@ from penstock.releases import Registry
 from penstock.releases.training import Step, Trained, train
 from penstock.retrieve import Popular, Source
 from penstock.serve.decide import Decision
-from penstock.serve.decisions import impressions, logged
+from penstock.serve.decisions import DECISIONS, impressions, logged
 from penstock.serve.ingestor import Ingestor, Inlet
 from penstock.serve.lock import HomeLock
 from penstock.serve.requests import Answer, DecideRequest
@@ -237,7 +237,7 @@ class App:
             if recipe.rank.examples == "shown":
                 if self._runtime is not None:
                     self._runtime.decisions.flush()
-                shown = impressions(logged(self.home / "decisions.sqlite", recipe.name), recipe, log.strings)
+                shown = impressions(logged(self.home / DECISIONS, recipe.name), recipe, log.strings)
             trained = train(recipe, log, folder, app=self.name, log_id=log.id, shown=shown, until=until, step=step)
         finally:
             if self._runtime is None:

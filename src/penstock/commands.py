@@ -17,7 +17,7 @@ from penstock.errors import MappingError, NotFoundError, PenstockError, RequestE
 from penstock.events import Event, Mapping, ingest_file
 from penstock.printing import Printer
 from penstock.releases import Registry, Release, read
-from penstock.serve.decisions import logged
+from penstock.serve.decisions import DECISIONS, logged
 from penstock.serve.lock import HomeLock
 from penstock.serve.server import run
 from penstock.serve.token import operator_token
@@ -173,7 +173,7 @@ def audit(*, app: Path | None, home: Path, decisions: int, seed: int, json: bool
 
 def served_audit(system: App, log: Any, most: int, seed: int, progress: Progress | None) -> audits.Audit:
     """Audits the decisions that the home folder's decision log holds."""
-    path = system.home / "decisions.sqlite"
+    path = system.home / DECISIONS
     decided = logged(path)
     releases: dict[str, Release] = {}
     for name in {d.release for d in decided if d.release}:
@@ -186,7 +186,7 @@ def served_audit(system: App, log: Any, most: int, seed: int, progress: Progress
 
 def explain(*, id: str, app: Path | None, home: Path, most: int, json: bool) -> None:
     system = open_app(app, home)
-    found = next(iter(logged(home / "decisions.sqlite", id=id)), None)
+    found = next(iter(logged(home / DECISIONS, id=id)), None)
     if found is None:
         raise NotFoundError(
             "a decision is explained by the decision_id of its answer", got=repr(id),

@@ -26,6 +26,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from penstock.app import App, load
 from penstock.clock import Clock, EventsClock, SystemClock
 from penstock.errors import PenstockError, UnavailableError
+from penstock.serve.decisions import DECISIONS, DecisionLog
 from penstock.serve.link import Link, LinkServer
 from penstock.serve.server import DRAIN, listen, run, url_of
 from penstock.stores import LmdbStore
@@ -242,6 +243,8 @@ def _write(plan: Plan, listener: socket.socket) -> None:
         signal.signal(number, lambda number, frame: stopped.set())
     with ExitStack() as opened:
         _, _, ingestor = app.ingesting(opened)
+        # Made before the workers come: several that make it at once would be in each other's way.
+        DecisionLog(app.home / DECISIONS).close()
         server = LinkServer(plan.line, ingestor)
         opened.callback(server.close)
         _say_ready()

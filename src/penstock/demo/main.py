@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -40,6 +41,8 @@ def run(
     workers: int, size: int, seed: int, stay: bool, port: int, smoke: bool, json: bool,
 ) -> None:  # fmt: skip
     """Runs the demo and prints what it did; see ``penstock demo --help``."""
+    # Told to end, it ends its server too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     printer = Printer(json)
     began = time.perf_counter()
     _empty(home)

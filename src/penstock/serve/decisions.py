@@ -39,6 +39,8 @@ _COLUMNS = (
 )
 _NAMES = tuple(column.split()[0] for column in _COLUMNS)
 DIGEST = 8
+DECISIONS = "decisions.sqlite"
+"""The decision log's file in a home folder."""
 _log = logging.getLogger("penstock.serve")
 
 

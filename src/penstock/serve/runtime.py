@@ -19,7 +19,7 @@ from penstock.features import View
 from penstock.releases import Registry
 from penstock.retrieve import Popularity
 from penstock.serve.decide import Decider, Decision, reader
-from penstock.serve.decisions import DecisionLog
+from penstock.serve.decisions import DECISIONS, DecisionLog
 from penstock.serve.follower import Follower
 from penstock.serve.ingestor import Inlet
 from penstock.serve.requests import Answer, DecideRequest
@@ -64,7 +64,7 @@ class Runtime:
         self.store = store
         self.intake = intake
         self.registry = Registry(home / "releases")
-        self.decisions = DecisionLog(home / "decisions.sqlite")
+        self.decisions = DecisionLog(home / DECISIONS)
         self._inlet = inlet
         self._views = {view.name: view for view in views}
         self._clock = clock
