@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -112,6 +113,19 @@ def test_a_damaged_release_is_refused_and_the_file_is_named(
         words = "a folder that penstock train wrote; got.*penstock release list"
     with pytest.raises(ReleaseError, match=words):
         read(folder, trained[1])
+
+
+def test_a_release_whose_views_mean_something_else_today_is_refused(folder: Path, trained: tuple[ps.App, str]) -> None:
+    """As another version of penstock leaves it: whole, under its own name, with other fingerprints or columns."""
+    for key, other in (("views", {"Shopper": "00"}), ("features", ["renamed"])):
+        path = shutil.copytree(folder / trained[1], folder / f"other-{key}")
+        manifest = {**json.loads((path / "manifest.json").read_text()), key: other}
+        text = json.dumps(manifest, indent=1, sort_keys=True)
+        (path / "manifest.json").write_text(text)
+        name = hashlib.sha256(text.encode()).hexdigest()[:16]
+        path.rename(folder / name)
+        with pytest.raises(ReleaseError, match=r"mean today what.*other fingerprints or columns.*train again"):
+            read(folder, name)
 
 
 def test_a_folder_left_by_a_crash_is_no_release(folder: Path, trained: tuple[ps.App, str]) -> None:

@@ -123,6 +123,41 @@ def test_logged_propensities_are_the_chances_of_what_is_shown(rate: float, first
     assert all(path[: first - 1] == tuple(items[: first - 1])[: len(path)] for path in chance)
 
 
+def test_exploring_begins_at_its_first_place() -> None:
+    """Places before it are the best items' for certain; at it, each candidate comes, and none beyond k is shown."""
+    shown: list[set[int]] = [set() for _ in range(4)]
+    for seed in range(300):
+        found = ps.explore(1.0, first=3).apply(slate(ITEMS[:6]), 4, Names(), random.Random(seed))
+        for place in range(4):
+            shown[place].add(int(found.items[found.order[place]]))
+        assert found.propensity.tolist() == [1.0, 1.0, 0.25, 1 / 3, 0.0, 0.0]
+    assert shown[:3] == [{10}, {11}, {12, 13, 14, 15}]
+
+
+@given(items=SLATES, k=SIZES, seed=st.integers(0, 1000))
+def test_exploring_loses_and_doubles_nothing(items: list[int], k: int, seed: int) -> None:
+    """The candidates stay the same ones, and the best stay best where there is no chance of anything else."""
+    found = ps.explore(0.5).apply(slate(items), k, Names(), random.Random(seed))
+    assert sorted(found.items[found.order].tolist()) == sorted(items)
+    assert after([ps.explore(0.0)], items, k, seed) == items[:k]
+
+
+@given(items=SLATES, k=SIZES, pinned=st.sampled_from([10, 15, 29]))
+def test_a_slate_is_filled_from_what_spreading_left_over(items: list[int], k: int, pinned: int) -> None:
+    """Diversity keeps the candidates behind the slate, so that blocking after it leaves no hole."""
+    rules = [ps.diversify("group"), ps.block("i11", "i13"), ps.pin(f"i{pinned}", place=2)]
+    left = [item for item in items if item not in (11, 13, pinned)]
+    assert len(after(rules, items, k)) == min(k, len(left) + 1)
+
+
+def test_rules_by_a_field_take_a_pinned_item_that_no_source_found() -> None:
+    """It has no attribute, so neither a cap nor a block of a value, known or not, is about it."""
+    items = [10, 13, 11]
+    assert after([ps.pin("i29"), ps.cap("group", most=1)], items) == [29, 10, 11]
+    assert after([ps.pin("i29"), ps.block("g2", "nothing", field="group")], items) == [29, 11]
+    assert after([ps.pin("i29"), ps.diversify("group", strength=2.0)], items) == [29, 10, 11, 13]
+
+
 def test_exploring_shows_only_what_the_rules_before_it_left() -> None:
     """No blocked item is ever drawn, and nothing is shown twice."""
     for seed in range(300):

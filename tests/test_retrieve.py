@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from penstock.events import schema_of
 from penstock.features import View
 from penstock.learn import LambdaRank, Recipe
 from penstock.learn.dataset import popularity_at
+from penstock.registry import name_of, names
 from penstock.retrieve import Covisits, History, Index, Popularity, Query, Seen, SessionNeighbours, Similar, Source
+from penstock.retrieve.popularity import PopularLists
 from penstock.types import Rows
 
 ITEMS = st.integers(1, 9)
@@ -58,13 +61,54 @@ def test_find_equals_the_plain_definition_to_the_bit(source: Source, visits: Any
     index = fitted(source, visits)
     query = Query({"recent": np.array(recent, np.uint32)}, {})
     found, plain = source.find(query, index), source.plain(query, index)
-    assert found.items.dtype == np.uint32
+    assert (found.items.dtype, found.scores.dtype) == (np.uint32, np.float64)
     assert found.items.tolist() == list(plain)
     assert found.scores.shape == (len(plain), len(source.columns))
     assert [tuple(row) for row in found.scores.tolist()] == list(plain.values())
     for item in found.items.tolist():
         led = source.because(query, index, item)
         assert led is None or led in recent
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_among_sessions_alike_the_newest_vote_and_sums_keep_their_order(seed: int) -> None:
+    """Where far more sessions tie than may vote, find and plain choose the same ones and add in the same order."""
+    rng = np.random.default_rng(seed)
+    visits = [(owner, int(rng.integers(1, 12)), int(rng.choice([5, 45]))) for owner in range(1, 60) for _ in range(8)]
+    source = SessionNeighbours("recent", k=7, recent=5, sample=40, neighbours=15)
+    index = fitted(source, visits)
+    query = Query({"recent": rng.integers(1, 12, 12).astype(np.uint32)}, {})
+    found, plain = source.find(query, index), source.plain(query, index)
+    assert len(found.items) == 7
+    assert dict(zip(found.items.tolist(), map(tuple, found.scores.tolist()), strict=True)) == plain
+    assert found.items.tolist() == list(plain)
+
+
+def test_a_pause_as_long_as_the_gap_goes_on_and_a_longer_one_ends_the_session() -> None:
+    index = fitted(SOURCES[4], [(1, 5, 0), (1, 6, 30), (1, 7, 31)])
+    starts = index["starts"].tolist()
+    assert [index["visited"][a:b].tolist() for a, b in pairwise(starts)] == [[5, 6], [7]]
+
+
+def test_only_the_newest_session_votes_where_one_may() -> None:
+    """Two sessions share the item alike; the later one's company is found."""
+    source = SessionNeighbours("recent", neighbours=1)
+    found = source.find(
+        Query({"recent": np.array([5], np.uint32)}, {}), fitted(source, [(1, 5, 0), (1, 6, 1), (1, 5, 60), (1, 7, 1)])
+    )
+    assert found.items.tolist() == [5, 7]
+
+
+def test_a_pair_of_visits_counts_less_the_further_apart_and_a_similar_one_does_not() -> None:
+    """d ** -0.5 and 1, as a fit on one sequence shows without a norm."""
+    visits = [(1, item, 1) for item in (1, 2, 3, 4, 5)]
+    for source, expected in (
+        (Covisits("recent", steps=4, norm=0.0), [1.0, 2**-0.5, 3**-0.5, 0.5]),
+        (Similar("recent", steps=4, norm=0.0), [1.0] * 4),
+    ):
+        index = fitted(source, visits)
+        assert index["score"][: index["starts"][1]].tolist() == expected
+        assert index["near"][: index["starts"][1]].tolist() == [2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("source", SOURCES[1:4], ids=repr)
@@ -222,7 +266,7 @@ def listed(lists: Any) -> dict[int, list[int]]:
 @settings(max_examples=100, deadline=None)
 @given(events=EVENTS, data=st.data())
 def test_live_popularity_equals_a_recount_whatever_the_batches(source: Any, events: Any, data: st.DataObject) -> None:
-    """Fed one event at a time, lists equal the recount after each; and those at any offset equal live counting."""
+    """Fed singly or in random batches, lists equal the recount after each; so do those asked for at any offset."""
     rows = rows_of(events)
     live = Popularity(source, SCHEMA, "item")
     seen = [listed(live.lists)]
@@ -230,8 +274,44 @@ def test_live_popularity_equals_a_recount_whatever_the_batches(source: Any, even
         live.add(rows.take(slice(i, i + 1)), Texts())
         seen.append(listed(live.lists))
         assert seen[-1] == recount(source, rows, i + 1)
+    batched = Popularity(source, SCHEMA, "item")
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=6)))
+    for start, stop in zip([0, *cuts], [*cuts, len(rows)], strict=True):
+        batched.add(rows.take(slice(start, stop)), Texts())
+        assert listed(batched.lists) == seen[stop]
     view = View("Shopper", ("user",), {"recent": ps.last("item", k=5), "category": ps.last("category", k=2)}, SCHEMA)
     recipe = Recipe("home", "user", "item", (view,), (source,), LambdaRank("view", (view,)))
     known = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=6)))
     found = popularity_at(recipe, rows, Texts(), np.array(known, np.int64))
     assert [listed(lists[source.label]) for lists in found] == [seen[offset] for offset in known]
+
+
+def test_lists_of_a_moment_do_not_change_with_later_counting() -> None:
+    rows = rows_of([(0, 0, 10, 1, 3), (3, 0, 11, 1, 3), (6, 0, 11, 1, 3), (9, 0, 12, 1, 3)])
+    live = Popularity(ps.popular(window="1d"), SCHEMA, "item")
+    live.add(rows.take(slice(0, 2)), Texts())
+    held = live.lists
+    live.add(rows.take(slice(2, 4)), Texts())
+    assert (listed(held), listed(live.lists)) == ({0: [10]}, {0: [11, 10]})
+
+
+def test_popular_items_come_from_the_first_groups_that_have_any() -> None:
+    """In the shopper's order, each group once; groups without items take no place, and later groups none."""
+    lists = PopularLists({3: np.array([10, 11], np.uint32), 4: np.array([12], np.uint32), 5: np.array([13])}, groups=2)
+    assert lists.items([4, 9, 4, 3, 5]).tolist() == [12, 10, 11]
+    assert lists.items([9]).tolist() == lists.items([]).tolist() == []
+
+
+@pytest.mark.parametrize("source", POPULAR, ids=lambda s: s.label)
+@pytest.mark.parametrize("items", [[], [12, 10, 11]])
+def test_popular_finds_its_list_in_its_order_without_scores(source: Any, items: list[int]) -> None:
+    query = Query({}, {source.label: np.array(items, np.uint32)})
+    found = source.find(query, {})
+    assert found.items.tolist() == list(source.plain(query, {})) == items
+    assert found.scores.shape == (len(items), len(source.columns))
+    assert list(source.plain(query, {}).values()) == [tuple(row) for row in found.scores.tolist()]
+
+
+def test_every_registered_source_is_tried_here() -> None:
+    """A new source must stand in the lists above."""
+    assert {name_of(source) for source in [*SOURCES, *POPULAR]} == set(names("source"))
