@@ -67,8 +67,9 @@ def test_the_command_line_sets_how_far_ahead_an_event_may_be(
     monkeypatch.setattr(commands, "run", run)
     try:
         commands.serve(
-            app=file, home=tmp_path / "home", host="127.0.0.1", port=0, clock=clock, future=future, json=True
-        )
+            app=file, home=tmp_path / "home", host="127.0.0.1", port=0, workers=1, clock=clock, future=future,
+            access_log=None, json=True,
+        )  # fmt: skip
     finally:
         gc.unfreeze()
     # The wall goes on between its two looks.

@@ -208,3 +208,29 @@ def test_views_of_every_champion_past_or_present_are_kept(registry: Registry) ->
     assert registry.kept_views() == {b"a" * 8, b"b" * 8}
     shutil.rmtree(registry.folder / "b")
     assert registry.kept_views() == {b"a" * 8}
+
+
+def test_a_rollback_to_a_release_that_is_gone_is_refused(registry: Registry) -> None:
+    """The pointer stays where it was: nothing would answer from a folder that is not there."""
+    for name in ("a", "b"):
+        registry.promote(name)
+    shutil.rmtree(registry.folder / "a")
+    with pytest.raises(ReleaseError, match="still there; got a, whose folder is gone; restore it"):
+        registry.rollback("home")
+    assert registry.champion("home") == "b"
+
+
+def test_a_broken_line_of_history_and_a_damaged_manifest_are_named(registry: Registry, folder: Path) -> None:
+    """A whole line that is no JSON is an error with the file's name; a damaged release is listed as one."""
+    registry.promote("a")
+    with (registry.folder / "promotions.jsonl").open("a") as file:
+        file.write("none\n")
+    with pytest.raises(ReleaseError, match=r"is JSON; got .*promotions.jsonl.*delete the broken line"):
+        registry.champions()
+    releases = Registry(folder)
+    (good,) = releases.listing()
+    assert good["champion"] is True
+    (folder / good["id"] / "manifest.json").write_bytes(b"\xff")
+    assert releases.listing() == [{**good, "decision": None, "model": "damaged", "until": None}]
+    with pytest.raises(ReleaseError, match=r"differs in manifest\.json"):
+        read(folder, good["id"])

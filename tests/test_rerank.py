@@ -182,3 +182,11 @@ def test_exploring_shows_only_what_the_rules_before_it_left() -> None:
 def test_a_rule_that_cannot_hold_says_why(make: Any, words: str) -> None:
     with pytest.raises(DefinitionError, match=words):
         make()
+
+
+def test_items_without_a_value_are_no_group() -> None:
+    """Neither a cap nor diversity counts those whose field is missing as alike."""
+    order = np.arange(4)
+    none = Slate(np.arange(1, 5, dtype=np.uint32), order, {"group": np.zeros(4, np.uint32)}, np.ones(4))
+    for rule in (ps.cap("group", most=1), ps.diversify("group", strength=9.0)):
+        assert rule.apply(none, 4, Names(), random.Random(0)).order.tolist() == [0, 1, 2, 3]

@@ -201,19 +201,10 @@ def explain(*, id: str, app: Path | None, home: Path, most: int, json: bool) -> 
 
 
 def release_list(*, home: Path, json: bool) -> None:
-    registry = Registry(home / "releases")
-    champions = set(registry.champions().values())
-    rows = []
-    for name in registry.ids():
-        manifest = registry.manifest(name)
-        rows.append(
-            {
-                "id": name, "decision": manifest["decision"], "model": manifest["model"]["model"],
-                "champion": name in champions, "until": manifest["data"]["until"],
-            }
-        )  # fmt: skip
+    rows = Registry(home / "releases").listing()
     lines = [
-        f"{'*' if r['champion'] else ' '} {r['id']}  {r['decision']}  {r['model']}  events below {r['until']:,}"
+        f"{'*' if r['champion'] else ' '} {r['id']}  {r['decision'] or '?'}  {r['model']}"
+        + (f"  events below {r['until']:,}" if r["until"] is not None else "")
         for r in rows
     ]
     say({"releases": rows}, "\n".join(lines) or "no release yet: penstock train makes one", json)

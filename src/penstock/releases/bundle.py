@@ -106,7 +106,9 @@ def read(folder: Path, name: str) -> Release:
     path = folder / name
     try:
         text = (path / "manifest.json").read_text()
-    except (OSError, UnicodeDecodeError):
+    except UnicodeDecodeError:
+        raise _changed(name, ["manifest.json"]) from None
+    except OSError:
         raise ReleaseError(
             "a release is a folder that penstock train wrote",
             got=f"{name!r}",

@@ -26,13 +26,38 @@ class Registry:
         found = [path.parent for path in self.folder.glob("*/manifest.json") if not path.parent.name.startswith(".")]
         return [path.name for path in sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))]
 
+    def listing(self) -> list[dict[str, Any]]:
+        """Every release, oldest first: id, decision, model, whether it is champion, and the offset trained on.
+
+        One whose manifest cannot be read is listed as damaged, so that it can be found.
+        """
+        champions = set(self.champions().values())
+        out = []
+        for name in self.ids():
+            entry: dict[str, Any] = {"id": name, "decision": None, "model": "damaged", "champion": name in champions}
+            try:
+                manifest = self.manifest(name)
+                entry |= {"decision": manifest["decision"], "model": manifest["model"]["model"]}
+                entry["until"] = manifest["data"]["until"]
+            except (ReleaseError, LookupError, TypeError):
+                entry["until"] = None
+            out.append(entry)
+        return out
+
     def history(self, decision: str | None = None) -> list[dict[str, Any]]:
         """Promotions and rollbacks, oldest first; all decisions or one."""
         try:
             text = self._file.read_text()
         except FileNotFoundError:
             return []
-        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        try:
+            lines = [json.loads(line) for line in whole]
+        except ValueError as error:
+            raise ReleaseError(
+                "each line of the promotions is JSON", got=f"{self._file}: {error}",
+                remedy="delete the broken line, or restore the file",
+            ) from None  # fmt: skip
         return [line for line in lines if decision in (None, line["decision"])]
 
     def champion(self, decision: str) -> str | None:
@@ -74,6 +99,11 @@ class Registry:
                 got=f"{decision} has had {len(stack)}",
                 remedy="promote a release by its id instead",
             )
+        if stack[-2] not in self.ids():
+            raise ReleaseError(
+                "a rollback returns to a release that is still there", got=f"{stack[-2]}, whose folder is gone",
+                remedy="restore it, or promote another release by its id",
+            )  # fmt: skip
         return self._append(decision, stack[-2], "rollback")
 
     def decision(self, release: str) -> str:

@@ -81,7 +81,8 @@ class Diversify(Rule):
         for place in range(len(chosen)):
             best = int(np.argmin(cost))
             chosen[place] = best
-            cost[group == group[best]] += self.strength
+            if group[best]:
+                cost[group == group[best]] += self.strength
             cost[best] = np.inf
         rest = np.setdiff1d(np.arange(len(group)), chosen, assume_unique=True)
         return slate.reordered(slate.order[np.r_[chosen, rest]])
@@ -107,7 +108,8 @@ class Cap(Rule):
         keep = []
         for place, code in enumerate(group):
             seen[code] = seen.get(code, 0) + 1
-            if seen[code] <= self.most:
+            # What has no such value is no group.
+            if not code or seen[code] <= self.most:
                 keep.append(place)
         return slate.reordered(slate.order[np.array(keep, np.int64)])
 
@@ -115,7 +117,10 @@ class Cap(Rule):
 @registered("rule")
 @dataclass(frozen=True)
 class Block(Rule):
-    """Never shows items whose `field` (the item itself by default) is one of `values`."""
+    """Never shows items whose `field` (the item itself by default) is one of `values`.
+
+    Fallback tiers know only the items themselves.
+    """
 
     values: tuple[str, ...]
     field: str = "item"

@@ -140,20 +140,7 @@ class Runtime:
 
     def releases(self) -> list[dict[str, Any]]:
         """Every release with its decision and whether it is in charge."""
-        champions = set(self.registry.champions().values())
-        out = []
-        for name in self.registry.ids():
-            manifest = self.registry.manifest(name)
-            out.append(
-                {
-                    "id": name,
-                    "decision": manifest["decision"],
-                    "model": manifest["model"]["model"],
-                    "champion": name in champions,
-                    "until": manifest["data"]["until"],
-                }
-            )
-        return out
+        return self.registry.listing()
 
     def promote(self, release: str) -> dict[str, Any]:
         """Moves the pointer; the release takes traffic once its views have caught up."""
