@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from polars import col
 
+import helpers
 import penstock as ps
 import penstock.stores.lmdb as lmdb_module
 from penstock.engines import StreamEngine
@@ -19,6 +21,7 @@ from penstock.features import View
 from penstock.features.records import decode, fold
 from penstock.learn import Recipe
 from penstock.releases import Registry
+from penstock.serve import follower
 from penstock.serve.decide import Cost, popularity_key
 from penstock.stores import LmdbStore, MemoryStore
 from penstock.types import Accepted
@@ -36,7 +39,7 @@ VIEW = View("Visitor", ("user",), {"n": ps.count(), "recent": ps.last("item", k=
 class FullOnce(MemoryStore):
     """A real store whose disk is full for one write."""
 
-    full = True
+    full = False
 
     def write(self, *args: object) -> None:  # type: ignore[override]
         if self.full:
@@ -56,6 +59,7 @@ def test_a_failed_store_write_is_made_up_for_once(tmp_path: Path) -> None:
     log = log_of(tmp_path, 5)
     store = FullOnce()
     engine = StreamEngine(log, store, [VIEW])
+    store.full = True
     with pytest.raises(StoreError):
         engine.apply(log.read(0, 5), 0, 5)
     assert engine.behind() == 5
@@ -178,3 +182,45 @@ def test_rows_in_memory_are_read_only(tmp_path: Path) -> None:
     """A log over rows refuses to append, and says where to."""
     with pytest.raises(UnavailableError, match="append to the SQLite log"):
         RowsLog({}, None).append([], 0)  # type: ignore[arg-type]
+
+
+def test_a_store_of_another_log_is_emptied(tmp_path: Path) -> None:
+    """Its codes mean other strings: no feature of a foreign entity is ever served, and new events count at once."""
+    store = LmdbStore(tmp_path / "store")
+    for name, users in (("first", ["a"] * 30 + ["b"]), ("second", ["z"])):
+        with closing(SqliteLog(tmp_path / f"{name}.sqlite", [SCHEMA])) as log:
+            events = [Accepted("visit", f"{name}-{n}", n, (user, "i")) for n, user in enumerate(users)]
+            log.append(events, 100)
+            engine = StreamEngine(log, store, [VIEW])
+            engine.catch_up()
+            with store.snapshot() as snapshot:
+                keys = [VIEW.key([log.strings.code(user)]) for user in sorted(set(users))]
+                found = fold(VIEW, decode(VIEW, snapshot.get(VIEW.version, keys)), np.full(len(keys), 200))
+            assert found["n"].tolist() == [float(users.count(user)) for user in sorted(set(users))]
+    store.close()
+
+
+def test_popular_items_count_once_though_reading_fails_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read that raises halfway is tried again from where counting stands."""
+    monkeypatch.setattr(follower, "_CHUNK", 2)
+    with helpers.load_app(tmp_path) as app:
+        runtime = app.open()
+        read, reads = runtime.log.read, iter(range(1_000))
+
+        def failing(start: int, stop: int) -> Any:
+            if next(reads) == 2:
+                raise UnavailableError("the log can be read", got="a failing disk", remedy="retry")
+            return read(start, stop)
+
+        monkeypatch.setattr(runtime.log, "read", failing)
+        events = helpers.history()[:9]
+        accepted = [runtime.intake.check(event) for event in events]
+        runtime._inlet.submit(accepted).result()
+        for _ in range(3):
+            with suppress(UnavailableError):
+                runtime._follower.follow()
+        counts = runtime._follower._popularity.values()
+        assert counts
+        for one in counts:
+            total = sum(int(n.sum()) for parts in one._tiles.values() for _, n in parts)
+            assert total == len(events)

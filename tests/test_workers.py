@@ -181,6 +181,29 @@ def test_while_the_writer_is_gone_decisions_go_on_events_are_503_and_nothing_ack
     assert found["audit_mismatches"] == 0
 
 
+def test_a_name_that_no_text_can_hold_is_refused_by_itself_and_stops_nothing(server: helpers.Server) -> None:
+    """The event beside it is taken, and so is every one that follows, on each worker."""
+    for line in lines(server):
+        bad, good = {**click("odd"), "us\ud800": "a"}, click("odd")
+        status, _, body = line.ask("POST", "/v1/events", [bad, good])
+        assert (status, body["accepted"], [r["field"] for r in body["rejected"]]) == (202, 1, ["us?"])
+        assert accepted(line, click("odd"))
+
+
+def test_a_rolling_restart_with_a_broken_app_file_leaves_those_that_serve(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(helpers.APP)
+    with helpers.server(file, home, "--workers", str(WORKERS)) as server:
+        before = children(server.process.pid, "worker")
+        file.write_text(helpers.APP + "\nx = (")
+        server.process.send_signal(signal.SIGHUP)
+        # The first new one has come and gone.
+        until(lambda: len(children(server.process.pid, "worker")) > WORKERS)
+        until(lambda: len(children(server.process.pid, "worker")) == WORKERS)
+        assert children(server.process.pid, "worker") == before
+        assert server("GET", "/healthz")["pid"] in before
+
+
 def test_a_rolling_restart_under_load_fails_no_request(server: helpers.Server) -> None:
     """Every worker is replaced while clients post and decide without a pause; none sees an error."""
     before = set(children(server.process.pid, "worker"))

@@ -63,7 +63,7 @@ def demo(
     size: Annotated[int, typer.Option(min=5_000, help="Events to simulate where no file is given.")] = 50_000,
     seed: Annotated[int, typer.Option(help="Of the simulator.")] = 7,
     serve: Annotated[bool, typer.Option("--serve", help="Stay up afterwards, until Ctrl-C.")] = False,
-    port: Annotated[int, typer.Option(help="Where to serve; 0 takes any free port.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Where to serve; 0 takes any free port.")] = 0,
     smoke: Annotated[bool, typer.Option("--smoke", help="A small, quick run, to see that all works.")] = False,
     json: Json = False,
 ) -> None:
@@ -108,7 +108,7 @@ def serve(
     app: AppFile = None,
     home: Home = HOME,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on; 0 takes any free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 takes any free one.")] = 8000,
     workers: Annotated[
         int, typer.Option(min=1, max=64, help="Processes that answer; with several, one more writes for all.")
     ] = 1,

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -141,7 +141,14 @@ class Supervisor:
             self._roll = False
             for place, worker in enumerate(self._workers):
                 fresh = self._start("worker")
-                self._until_ready(fresh)
+                try:
+                    self._until_ready(fresh)
+                except UnavailableError as error:
+                    # A bad app file must not take down those that serve.
+                    _log.error("the workers there are stay: %s", error)
+                    fresh.end()
+                    fresh.wait()
+                    break
                 self._workers[place] = fresh
                 worker.end()
                 worker.wait()
@@ -186,8 +193,10 @@ class _Child:
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(msgspec.json.encode(plan) + b"\n")
-        self.process.stdin.flush()
+        # One that died at once is noticed by its exit.
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(msgspec.json.encode(plan) + b"\n")
+            self.process.stdin.flush()
         os.set_blocking(self.process.stdout.fileno(), False)
         self._said = b""
 
@@ -215,7 +224,8 @@ class _Child:
             self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
-            pipe.close()
+            with suppress(BrokenPipeError):
+                pipe.close()
         if self.role == "worker":
             mark_process_dead(self.process.pid, self._metrics)  # type: ignore[no-untyped-call]
 

@@ -18,6 +18,7 @@ from penstock.features.view import TILE, Group, View
 from penstock.types import Array, Log, Progress, Rows, Snapshot, Store
 
 BATCH = 20_000
+_OF = b"\0of-log\0"  # where a view's version would stand: whose events the store holds
 
 
 class StreamEngine:
@@ -29,9 +30,24 @@ class StreamEngine:
         self._views: dict[bytes, View] = {}
         self._applied: dict[bytes, int] = {}
         self._plans: dict[str, Plan] = {}
+        self._trust()
         with store.snapshot() as snapshot:
             self._newest = snapshot.newest
         self.add(views)
+
+    def _trust(self) -> None:
+        """Empties a store that was built from another log: its codes and offsets mean nothing beside this one."""
+        mine = self._log.id.encode()
+        with self._store.snapshot() as snapshot:
+            held = snapshot.get(_OF, [b"log"])[0]
+            offset, newest = snapshot.offset, snapshot.newest
+        versions = self._store.views()
+        if held not in (None, mine) or any(done > self._log.end for done in versions.values()):
+            for version in versions:
+                self._store.drop(version)
+            held, offset, newest = None, 0, 0
+        if held is None:
+            self._store.write([(_OF, b"log", mine)], {}, offset, newest)
 
     def add(self, views: Sequence[View]) -> None:
         """Takes on further view versions; they answer once `behind` is 0 for them."""

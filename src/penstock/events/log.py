@@ -18,7 +18,7 @@ from penstock.clock import Clock, SystemClock
 from penstock.errors import DefinitionError, NotFoundError, UnavailableError
 from penstock.events.archive import Archive, segments, sync_folder
 from penstock.events.layout import Layout, Layouts, joined
-from penstock.events.rejection import DeadLetter, Rejection
+from penstock.events.rejection import DeadLetter, Rejection, storable
 from penstock.events.strings import SqliteStrings
 from penstock.events.tables import connect, create, guarded, lookup, snapshot, transaction
 from penstock.types import Accepted, Appended, Array, Code, Micros, Progress, Rows, Schema
@@ -264,7 +264,7 @@ class SqliteLog:
             return
         now = self._clock.now()
         rows = [
-            (now, source, r.index, *map(_storable, (r.field, r.rule, r.got, r.remedy, r.raw[:_MOST_RAW])))
+            (now, source, r.index, *map(storable, (r.field, r.rule, r.got, r.remedy, r.raw[:_MOST_RAW])))
             for r in rejections[-MOST_REJECTS:]
         ]
         columns = "(time, source, idx, field, rule, got, remedy, raw)"
@@ -330,8 +330,3 @@ class SqliteLog:
 
 def _ties(hashes: Sequence[bytes]) -> Array:
     return np.frombuffer(b"".join(hashes), "<u8")[::2]
-
-
-def _storable(text: str) -> str:
-    """Dead letters hold whatever came, lone surrogates too; SQLite takes only valid Unicode."""
-    return text.encode("utf-8", "replace").decode()

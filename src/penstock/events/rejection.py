@@ -30,7 +30,7 @@ class Rejection:
 
     @staticmethod
     def of(index: int, error: EventError, raw: str) -> Rejection:
-        return Rejection(index, error.field, error.rule, error.got, error.remedy, raw)
+        return Rejection(index, *map(storable, (error.field, error.rule, error.got, error.remedy, raw)))
 
     @property
     def error(self) -> str:
@@ -44,6 +44,15 @@ class Rejection:
         {'index': 3, 'field': 'user', 'error': 'user is text; got 5; quote it'}
         """
         return {"index": self.index, "field": self.field, "error": self.error}
+
+
+def storable(text: str) -> str:
+    """The text with what no UTF-8 can hold replaced, as a sender's own words may have any of it.
+
+    >>> storable("us\\ud800")
+    'us?'
+    """
+    return text.encode("utf-8", "replace").decode()
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def micros(value: str | int | float, latest: Micros) -> Micros:
 
 
 def _number_time(value: int | float) -> Micros:
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value * SECOND):
         raise EventError("time is finite", got=show(value), remedy="send seconds since 1970 UTC", field="time")
     return round(value * SECOND)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from dataclasses import dataclass
@@ -137,6 +138,8 @@ class Registry:
         line = {"decision": decision, "release": release, "action": action, "at": datetime.now(UTC).isoformat()}
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._file.open("ab+") as file:
+            # Two that move the pointer at once must not cut off one another's line.
+            fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             # What a crash left of a line goes; the file then ends with a whole one.
             file.truncate(file.read().rfind(b"\n") + 1)

@@ -50,7 +50,7 @@ class Follower:
         self._deciders = deciders
         self._popularity = popularity
         self._clock = clock
-        self._counted = 0
+        self._counted: dict[str, int] = {}
         self._stamp = (-1, -1)
         self._loading: dict[str, Release] = {}
         self._lock = threading.Lock()
@@ -131,18 +131,20 @@ class Follower:
             for key, (source, recipe) in wanted.items()
             if key not in self._popularity
         }
-        self._read(fresh, 0, self._counted)
+        for key, counts in fresh.items():
+            self._counted[key] = 0
+            self._popularity[key] = counts
         end = self._log.end
-        self._read({**self._popularity, **fresh}, self._counted, end)
-        self._counted = end
-        self._popularity.update(fresh)
-
-    def _read(self, counts: Mapping[str, Popularity], start: int, end: int) -> None:
-        for first in range(start, end, _CHUNK) if counts else ():
-            for stream, rows in self._log.read(first, min(first + _CHUNK, end)).items():
-                for one in counts.values():
-                    if one.stream == stream:
-                        one.add(rows, self._log.strings)
+        while (start := min(self._counted.values(), default=end)) < end:
+            # Those that are level with the slowest, up to where the next one stands.
+            stop = min([start + _CHUNK, end, *(done for done in self._counted.values() if done > start)])
+            rows = self._log.read(start, stop)
+            for key in [key for key, done in self._counted.items() if done == start]:
+                # Said first: what fails halfway may be missed, but never counts twice.
+                self._counted[key] = stop
+                counts = self._popularity[key]
+                if counts.stream in rows:
+                    counts.add(rows[counts.stream], self._log.strings)
 
     def _caught_up(self, views: Sequence[View]) -> bool:
         with self._store.snapshot() as snapshot:

@@ -85,8 +85,12 @@ class LinkServer:
     def _serve(self, line: socket.socket) -> None:
         sending = threading.Lock()
         with line, suppress(OSError):
-            while (frame := _receive(line)) is not None:
-                self._take(line, sending, _ASK.decode(frame))
+            try:
+                while (frame := _receive(line)) is not None:
+                    self._take(line, sending, _ASK.decode(frame))
+            except msgspec.DecodeError:
+                # The two sides are of different versions; the worker hears it as a line that was cut.
+                _log.exception("a worker sent what this writing process cannot read")
 
     def _take(self, line: socket.socket, sending: threading.Lock, ask: _Ask) -> None:
         if ask.rejections:
@@ -172,10 +176,13 @@ class Link:
                 if line is None:
                     raise ConnectionError
                 _send(line, ask)
-            except OSError:
+            except Exception as error:
+                # Whatever one request brings, those after it must be sent.
+                if not isinstance(error, OSError):
+                    _log.exception("events could not be sent to the writing process")
                 waiting = self._waiting.pop(ask.number, None)
                 if waiting is not None:
-                    waiting.set_exception(_unavailable("none"))
+                    waiting.set_exception(_unavailable(str(error) or "none"))
 
     def _receive_all(self) -> None:
         while not self._closing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -102,8 +103,9 @@ class Writer:
                 self._guard(work)
             if batch:
                 self._commit(batch)
-            elif self._engine.behind():
-                self._guard(lambda: self._engine.step(BACKFILL))
+            elif self._engine.behind() and not self._guard(lambda: self._engine.step(BACKFILL)):
+                # A full disk stays full for a while: no use in trying, and logging, thousands of times a second.
+                time.sleep(_LOOK)
 
     def _take(self) -> list[_Asked]:
         batch: list[_Asked] = []
@@ -140,9 +142,12 @@ class Writer:
     def _show(self, first: int, end: int) -> None:
         self._engine.apply(self._log.read(first, end), first, end)
 
-    def _guard(self, work: Callable[[], None]) -> None:
+    def _guard(self, work: Callable[[], None]) -> bool:
+        """Whether `work` went well."""
         try:
             work()
         except Exception:
             # The log has it; the store catches up by steps.
             _log.exception("the store fell behind and will catch up")
+            return False
+        return True
