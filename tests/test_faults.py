@@ -15,7 +15,7 @@ import helpers
 import penstock as ps
 import penstock.stores.lmdb as lmdb_module
 from penstock.engines import StreamEngine
-from penstock.errors import DefinitionError, StoreError, UnavailableError
+from penstock.errors import DefinitionError, RequestError, StoreError, UnavailableError
 from penstock.events import RowsLog, SqliteLog, schema_of
 from penstock.features import View
 from penstock.features.records import decode, fold
@@ -224,3 +224,63 @@ def test_popular_items_count_once_though_reading_fails_between(tmp_path: Path, m
         for one in counts:
             total = sum(int(n.sum()) for parts in one._tiles.values() for _, n in parts)
             assert total == len(events)
+
+
+MISTAKES = {
+    "a rule's field": (
+        'rerank = [ps.diversify("categry")]',
+        "latest value of the candidates; got 'categry'",
+    ),
+    "a request column": ('rank = ps.LambdaRank("view", request={"x": ps.col("Shoper.n")})', "did you mean Shopper.n"),
+    "a group": (
+        'fallback = [ps.popular(by="contry")]',
+        "text field of the stream; got by='contry'; use one of",
+    ),
+    "a name": ('candidates = [ps.seen("recent", name="../x")]', "letters, digits and underscores; got '../x'"),
+    "k": ("k=0", "k is from 1 to 500.*got k=0"),
+    "context": ('context="country"', "context a list of fields; got .*context='country'"),
+    "two streams": ("", "views of home read one stream; got action, search; name those to use"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_an_app_file_is_told_when_it_is_read(tmp_path: Path, mistake: str) -> None:
+    """Not when a training fails, nor by every decision falling back."""
+    text, words = MISTAKES[mistake]
+    option = f", {text}" if mistake in ("k", "context") else ""
+    lines = {"candidates": 'candidates = [ps.seen("recent")]', "rank": 'rank = ps.LambdaRank("view")'}
+    if not option and text:
+        lines[text.split()[0]] = text.replace("ps.col", "pl.col")
+    search = (
+        "class Search(ps.Event):\n    user: str\n\n\n"
+        '@app.view(on=Search, by="user")\nclass Searcher:\n    n = ps.count()\n'
+        if mistake == "two streams"
+        else ""
+    )
+    file = tmp_path / "app.py"
+    file.write_text(
+        "import polars as pl\nimport penstock as ps\n\napp = ps.App('shop')\n\n\n"
+        "class Action(ps.Event):\n    user: str\n    item: str\n    kind: str\n\n\n"
+        '@app.view(on=Action, by="user")\nclass Shopper:\n    recent = ps.last("item", k=9)\n    n = ps.count()\n\n\n'
+        + search
+        + f'@app.decision("home", by="user"{option})\nclass Home:\n'
+        + "".join(f"    {line}\n" for line in lines.values())
+    )
+    with pytest.raises(DefinitionError, match=words):
+        ps.load(file)
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"user": ""}, "user is a text of 1 to 512 characters"),
+        ({"user": 5}, "user is a text"),
+        ({"user": "u", "k": -3}, "k is an integer from 1 to 500; got -3"),
+        ({"user": "u", "budget_ms": -5}, "budget_ms is a number above 0"),
+        ({"user": "u", "context": {"a": object()}}, "what JSON holds"),
+        ({"user": "\ud800"}, "what JSON holds"),
+    ],
+)
+def test_a_request_in_process_is_held_to_the_same_rules(tmp_path: Path, request_: dict[str, Any], words: str) -> None:
+    with helpers.load_app(tmp_path) as app, pytest.raises(RequestError, match=words):
+        app.decide("home", **request_)

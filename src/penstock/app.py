@@ -17,7 +17,7 @@ from penstock.clock import Clock, SystemClock, duration
 from penstock.errors import DefinitionError, NotFoundError, PenstockError
 from penstock.events import Event, Intake, SqliteLog, schema_of
 from penstock.features import View, define
-from penstock.learn import LambdaRank, Recipe, Shown, join_outcomes
+from penstock.learn import LambdaRank, Recipe, Shown, check_group, join_outcomes
 from penstock.releases import Registry
 from penstock.releases.training import Step, Trained, train
 from penstock.retrieve import Popular, Source
@@ -25,7 +25,7 @@ from penstock.serve.decide import Decision
 from penstock.serve.decisions import DECISIONS, impressions, logged
 from penstock.serve.ingestor import Ingestor, Inlet
 from penstock.serve.lock import HomeLock
-from penstock.serve.requests import Answer, DecideRequest
+from penstock.serve.requests import MOST_ITEMS, Answer, checked
 from penstock.serve.rerank import Explore, Rule
 from penstock.serve.runtime import Runtime
 from penstock.stores import LmdbStore
@@ -112,6 +112,11 @@ class App:
         """
 
         def declare(cls: type) -> Decision:
+            if isinstance(context, str) or type(k) is not int or not 1 <= k <= MOST_ITEMS:
+                raise DefinitionError(
+                    f"a decision's k is from 1 to {MOST_ITEMS}, and its context a list of fields",
+                    got=f"k={k!r}, context={context!r}", remedy='write k=20, context=["country"]',
+                )  # fmt: skip
             body = {key: value for key, value in vars(cls).items() if not key.startswith("_")}
             decision = _decision(name, body, by, item, duration(budget), k, tuple(context), self.views)
             if name in self.decisions:
@@ -208,7 +213,7 @@ class App:
         """Decides as the server does. An `event` given along is durable on return, and not in its own features."""
         runtime = self.open()
         given = runtime.intake.check(event) if event is not None else None
-        answer = runtime.decide(name, DecideRequest(user, context, None, k, budget_ms))
+        answer = runtime.decide(name, checked(user=user, context=context, k=k, budget_ms=budget_ms))
         if given is not None:
             runtime.append([given])
         return answer
@@ -380,6 +385,17 @@ def _decision(
             got=f"{name}.rerank with ps.explore before {type(rules[-1]).__name__}",
             remedy="move ps.explore to the end",
         )
+    fields = {f.name: f.kind for f in chosen[0].schema.fields} if chosen else {}
+    for source in fallback:
+        check_group(source, fields)
+    for rule in rules:
+        field = getattr(rule, "field", item)
+        if field != "item" and field not in recipe.attributes:
+            raise DefinitionError(
+                "a rule's field is a latest value of the candidates", got=f"{field!r} in {name}.rerank",
+                remedy=f"add {field} = ps.latest({field!r}) to the view by {item}, or use one of "
+                + ", ".join(sorted(recipe.attributes)),
+            )  # fmt: skip
     return Decision(recipe, rules, fallback, budget, k)
 
 

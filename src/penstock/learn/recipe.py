@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Literal
 
@@ -11,13 +13,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from penstock.aggregates import Latest
 from penstock.clock import duration
 from penstock.errors import DefinitionError
 from penstock.features.assemble import Assembler
 from penstock.features.request import Request
 from penstock.features.view import View
 from penstock.registry import from_spec, registered, to_spec
-from penstock.retrieve import Index, PopularLists, Query, Source
+from penstock.retrieve import Index, Popular, PopularLists, Query, Source
 from penstock.types import Array
 
 
@@ -100,8 +103,20 @@ class Recipe:
     most: int = 250
 
     def __post_init__(self) -> None:
+        streams = sorted({view.stream for view in self.views})
+        if len(streams) > 1:
+            raise DefinitionError(
+                f"the views of {self.name} read one stream", got=", ".join(streams),
+                remedy="name those to use: rank = ps.LambdaRank(..., views=(Shopper, Product))",
+            )  # fmt: skip
         labels = [source.label for source in self.sources]
         for label in labels:
+            # They name columns, and folders of the release.
+            if not re.fullmatch(r"\w+", label, re.ASCII):
+                raise DefinitionError(
+                    "a candidate source's name has letters, digits and underscores", got=repr(label),
+                    remedy="give it another: name='near'",
+                )  # fmt: skip
             if labels.count(label) > 1:
                 raise DefinitionError(
                     f"the candidate sources of {self.name} differ in name", got=f"{label!r} twice",
@@ -114,7 +129,26 @@ class Recipe:
                     f"sources of {self.name} read list features of the views by {self.by}", got=repr(need),
                     remedy="add it there (recent = ps.last('item', k=50)), or use one of " + ", ".join(sorted(lists)),
                 )  # fmt: skip
-        _ = self.assembler
+        known = {"now", *self.assembler.scores}
+        known |= {f"{view.name}.{feature}" for view in self.views for feature in view.features}
+        for name, request in self.assembler.requests.items():
+            for root in request.expression.meta.root_names():
+                if root not in known:
+                    near = get_close_matches(root, known, 1)
+                    raise DefinitionError(
+                        f"request-time columns of {self.name} read features, source scores and now",
+                        got=f"{root!r} in {name}",
+                        remedy=f"did you mean {near[0]}?" if near else "use View.feature, as in Shopper.since",
+                    )
+        fields = {f.name: f.kind for f in self.views[0].schema.fields} if self.views else {}
+        for source in self.sources:
+            check_group(source, fields)
+
+    @property
+    def attributes(self) -> frozenset[str]:
+        """What is known of a candidate as text: its latest values, and the keys of the request."""
+        latest = {name for view in self.views for name, a in view.features.items() if isinstance(a, Latest)}
+        return frozenset({self.by, self.item, *self.context, *latest})
 
     @property
     def stream(self) -> str:
@@ -167,6 +201,16 @@ class Recipe:
             tuple(spec["leave_out"]),
             spec["most"],
         )
+
+
+def check_group(source: Source, fields: Mapping[str, str]) -> None:
+    """Refuses popular items by what is no text field of the stream."""
+    by = source.by if isinstance(source, Popular) else None
+    if by is not None and fields.get(by) != "text":
+        raise DefinitionError(
+            "popular items are counted by a text field of the stream", got=f"by={by!r}",
+            remedy="use one of " + ", ".join(name for name, kind in fields.items() if kind == "text"),
+        )  # fmt: skip
 
 
 def _without_views(rank: LambdaRank) -> LambdaRank:
