@@ -26,13 +26,12 @@ from prometheus_client.multiprocess import mark_process_dead
 from penstock.app import App, load
 from penstock.clock import Clock, EventsClock, SystemClock
 from penstock.errors import PenstockError, UnavailableError
+from penstock.serve import metrics
 from penstock.serve.decisions import DECISIONS, DecisionLog
 from penstock.serve.link import Link, LinkServer
 from penstock.serve.server import DRAIN, listen, run, url_of
 from penstock.stores import LmdbStore
 
-METRICS = "PROMETHEUS_MULTIPROC_DIR"
-"""Where prometheus_client keeps the metrics of several processes, to be read by any of them as one."""
 _TURN = 0.02
 _PATIENCE = 600.0
 """Seconds for the store to catch up with the log."""
@@ -189,7 +188,7 @@ class _Child:
             pass_fds=[listener.fileno()],
             # A Ctrl-C on the terminal is for the supervisor alone, which drains in order.
             start_new_session=True,
-            env={**os.environ, METRICS: self._metrics} if role == "worker" else None,
+            env={**os.environ, metrics.FOLDER: self._metrics} if role == "worker" else None,
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None

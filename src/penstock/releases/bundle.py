@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from penstock.errors import ReleaseError
+from penstock.events.archive import sync_folder
 from penstock.learn import Model, Recipe, load
 from penstock.retrieve import Index
 from penstock.types import Array
@@ -97,7 +98,7 @@ def write(
         shutil.rmtree(part)
     else:
         part.rename(target)
-        _sync_folder(folder)
+        sync_folder(folder)
     return name
 
 
@@ -170,13 +171,5 @@ def _sync(folder: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         else:
-            _sync_folder(path)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            sync_folder(path)
+    sync_folder(folder)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from penstock.clock import Clock
 from penstock.errors import DefinitionError, RequestError
-from penstock.features.assemble import Read
+from penstock.features.assemble import Read, Requests
 from penstock.features.records import decode, fold
 from penstock.features.view import View
 from penstock.learn import Candidates, Recipe, popular_lists, retrieve
@@ -189,9 +189,7 @@ class Decider:
     ) -> _Outcome | None:
         recipe = release.recipe
         with self.store.snapshot() as snapshot:
-            now = max(self.clock.now(), snapshot.newest)
-            read = reader(snapshot, now)
-            opened = recipe.assembler.open(read, self._keys(recipe, user, context), np.array([now]))
+            now, read, opened = self._open(snapshot, recipe, user, context)
             timer.lap("features")
             lists = opened.lists(0)
             popular = popular_lists(recipe, lists, self._popular(recipe))
@@ -217,9 +215,15 @@ class Decider:
         result = (slate.order[:k], padded[slate.order[:k]], slate.propensity[:k])
         return _Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, digests(matrix.rows))
 
-    def _keys(self, recipe: Recipe, user: str, context: Mapping[str, str]) -> dict[str, NDArray[np.uint32]]:
+    def _open(
+        self, snapshot: Snapshot, recipe: Recipe, user: str, context: Mapping[str, str]
+    ) -> tuple[Micros, Read, Requests]:
+        """The moment of a request, how views are read at it, and what they say of the shopper."""
+        now = max(self.clock.now(), snapshot.newest)
+        read = reader(snapshot, now)
         given = {recipe.by: user, **{name: context.get(name, "") for name in recipe.context}}
-        return {name: np.array([self.strings.code(text)], np.uint32) for name, text in given.items()}
+        keys = {name: np.array([self.strings.code(text)], np.uint32) for name, text in given.items()}
+        return now, read, recipe.assembler.open(read, keys, np.array([now]))
 
     def _left_out(self, user: str, context: Mapping[str, str]) -> NDArray[np.uint32]:
         """The items that must not be shown, as far as the store can say."""
@@ -228,9 +232,8 @@ class Decider:
             return np.zeros(0, np.uint32)
         try:
             with self.store.snapshot() as snapshot:
-                now = max(self.clock.now(), snapshot.newest)
-                keys = self._keys(recipe, user, context)
-                lists = recipe.assembler.open(reader(snapshot, now), keys, np.array([now])).lists(0)
+                _, _, opened = self._open(snapshot, recipe, user, context)
+                lists = opened.lists(0)
         except Exception:
             _log.exception("what is left out could not be read")
             return np.zeros(0, np.uint32)

@@ -9,8 +9,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that names where prometheus_client keeps the metrics of several processes, for any to read as one."""
 # The library decides so, too, when it is imported.
-_SHARED = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+_SHARED = FOLDER in os.environ
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 _BYTES = (64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20)
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
