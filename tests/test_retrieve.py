@@ -65,9 +65,30 @@ def test_find_equals_the_plain_definition_to_the_bit(source: Source, visits: Any
     assert found.items.tolist() == list(plain)
     assert found.scores.shape == (len(plain), len(source.columns))
     assert [tuple(row) for row in found.scores.tolist()] == list(plain.values())
-    for item in found.items.tolist():
-        led = source.because(query, index, item)
-        assert led is None or led in recent
+    assert set(source.because(query, index, found.items).tolist()) <= {0, *recent}
+
+
+@pytest.mark.parametrize("source", [s for s in SOURCES if isinstance(s, Covisits | Similar)], ids=repr)
+@settings(max_examples=100, deadline=None)
+@given(visits=VISITS, recent=RECENT)
+def test_because_names_the_recent_item_that_passed_on_most(source: Any, visits: Any, recent: list[int]) -> None:
+    """For every item, found or not: the newest of those whose decayed score is largest, looked up one by one."""
+    index = fitted(source, visits)
+    own = [code for code in dict.fromkeys(recent) if code][: source.recent]
+    starts, known = index["starts"].tolist(), index["items"].tolist()
+    expected = []
+    for item in range(1, 14):
+        best, led, weight = 0.0, 0, 1.0
+        for code in own:
+            if code in known:
+                for edge in range(starts[known.index(code)], starts[known.index(code) + 1]):
+                    passed = float(index["score"][edge]) * weight
+                    if index["near"][edge] == item and passed > best:
+                        best, led = passed, code
+            weight *= source.decay
+        expected.append(led)
+    query = Query({"recent": np.array(recent, np.uint32)}, {})
+    assert source.because(query, index, np.arange(1, 14, dtype=np.uint32)).tolist() == expected
 
 
 @pytest.mark.parametrize("seed", range(20))

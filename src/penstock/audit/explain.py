@@ -13,8 +13,8 @@ from penstock.clock import SECOND
 from penstock.engines import NaiveEngine
 from penstock.learn import Trees
 from penstock.releases import Release
-from penstock.retrieve import Query
 from penstock.serve.decisions import DIGEST, Decided, digests
+from penstock.serve.why import reasons
 from penstock.types import Log
 
 REASONS = 3
@@ -101,7 +101,9 @@ def _reasons(values: dict[str, Any], one: Decided, release: Release, known: Reco
             name: None if np.isnan(value) else float(value)
             for name, value in zip(names, known.rows[place].tolist(), strict=True)
         }
-        item["sources"] = _sources(one, release, known, place, log)
+        at = slice(place, place + 1)
+        found = reasons(release, known.lists, known.items[at], one.found_by[at], log.strings)[0]
+        item["sources"] = [{"source": reason.source, "because": reason.because} for reason in found]
         item["why"] = ["proposed by " + ", ".join(map(_because, item["sources"]))]
         if item["propensity"] < 0.5:
             item["why"].append("drawn at random, to explore")
@@ -109,16 +111,6 @@ def _reasons(values: dict[str, Any], one: Decided, release: Release, known: Reco
             first = np.argsort(-np.abs(weights[place]), kind="stable")[:REASONS]
             pushed = [f"{names[i]} = {known.rows[place, i]:g} ({weights[place, i]:+.3f})" for i in first.tolist()]
             item["why"].append("most moved by " + ", ".join(pushed))
-
-
-def _sources(one: Decided, release: Release, known: Recomputed, place: int, log: Log) -> list[dict[str, Any]]:
-    out = []
-    for bit, source in enumerate(release.recipe.sources):
-        if one.found_by[place] >> bit & 1:
-            query = Query(known.lists, {})
-            led = source.because(query, release.indexes.get(source.label, {}), int(known.items[place]))
-            out.append({"source": source.label, "because": None if led is None else log.strings.text(led)})
-    return out
 
 
 def _because(found: dict[str, Any]) -> str:

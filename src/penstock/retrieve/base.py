@@ -74,9 +74,9 @@ class Source(ABC):
     def find(self, query: Query, index: Index) -> Found:
         """The candidates of one request."""
 
-    def because(self, query: Query, index: Index, item: int) -> int | None:
-        """Which of the shopper's own items led most to `item`, where the source can say."""
-        return None
+    def because(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Which of the shopper's own items led most to each of `items` (n,), 0 where the source cannot say."""
+        return np.zeros(len(items), np.uint32)
 
     def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
         """`find`, independently and in plain Python, as {item: scores}: the oracle of audits."""

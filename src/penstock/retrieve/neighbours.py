@@ -87,19 +87,20 @@ class _Neighbours(Source):
             found[order], np.column_stack([sums[order], newest[order], np.arange(len(order), dtype=np.float64)])
         )
 
-    def because(self, query: Query, index: Index, item: int) -> int | None:
-        """The recent item that passed on the largest score."""
-        best: tuple[float, int] | None = None
-        for position, code in enumerate(distinct(query.lists[self.of], self.recent)):
-            at = int(np.searchsorted(index["items"], code))
-            if at == len(index["items"]) or index["items"][at] != code:
-                continue
-            edges = slice(int(index["starts"][at]), int(index["starts"][at + 1]))
-            for near, score in zip(index["near"][edges].tolist(), index["score"][edges].tolist(), strict=True):
-                passed = score * self.decay**position
-                if near == item and (best is None or passed > best[0]):
-                    best = (passed, code)
-        return None if best is None else best[1]
+    def because(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """The recent item that passed on the largest score; of equal ones the newer."""
+        start = np.array(distinct(query.lists[self.of], self.recent), np.uint32)
+        place, at = places(index["items"], start)
+        first, end = index["starts"][at], index["starts"][at + 1]
+        edge = between(first, end)
+        rank = np.repeat(place, end - first)
+        passed = index["score"][edge] * _powers(self.decay, self.recent)[rank]
+        order = np.lexsort((rank, -passed, index["near"][edge]))
+        found, best = np.unique(index["near"][edge][order], return_index=True)
+        led = np.zeros(len(items), np.uint32)
+        held, known = places(found, items)
+        led[held] = start[rank[order[best[known]]]]
+        return led
 
     def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
         sums: dict[int, float] = {}

@@ -88,6 +88,7 @@ class Popularity:
         self._window = None if source.window is None else duration(source.window)
         self._tiles: dict[int, list[tuple[Array, Array]]] = {}
         self._lists: dict[int, NDArray[np.uint32]] = {}
+        self._all: tuple[Array, Array] = _sum([])
         self._built: int | None = None
         if source.where is not None:
             check_element_wise(source.where, schema, source.label)
@@ -135,6 +136,7 @@ class Popularity:
         elif done:
             for number in done:
                 self._tiles[number] = [_sum(self._tiles[number])]
+        self._all = (keys, counts)
         group = (keys >> np.uint64(32)).astype(np.uint32)
         order = np.lexsort((keys, -counts, group))
         item = (keys[order] & np.uint64(0xFFFFFFFF)).astype(np.uint32)
@@ -145,6 +147,13 @@ class Popularity:
             for g, a, b in zip(groups.tolist(), starts.tolist(), ends.tolist(), strict=True)
         }
         self._built = newest
+
+    @property
+    def counts(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Every item in the lists' window and its events, over all groups; as old as the lists."""
+        keys, counts = self._all
+        items, inverse = np.unique((keys & np.uint64(0xFFFFFFFF)).astype(np.uint32), return_inverse=True)
+        return items, np.bincount(inverse, weights=counts, minlength=len(items)).astype(np.int64)
 
     @property
     def lists(self) -> PopularLists:

@@ -25,8 +25,9 @@ from penstock.registry import fingerprint, to_spec
 from penstock.releases import Release
 from penstock.retrieve import Popular, Popularity, PopularLists, Query
 from penstock.serve.decisions import Decided, digests
-from penstock.serve.requests import Answer, DecideRequest, Item
+from penstock.serve.requests import Answer, DecideRequest, Item, Reason
 from penstock.serve.rerank import Explore, Rule, Slate
+from penstock.serve.why import reasons
 from penstock.types import Array, Micros, Snapshot, Store, Strings
 
 STAGES = ("features", "retrieve", "score", "rerank")
@@ -106,6 +107,7 @@ class _Outcome:
     scores: NDArray[np.float64]
     propensity: NDArray[np.float64]
     digests: bytes
+    lists: Mapping[str, NDArray[np.uint32]] = field(default_factory=dict)
 
 
 @dataclass
@@ -172,6 +174,16 @@ class Decider:
             outcome = self._fallback(request.user, context, k, timer)
         return self._answer(name, request, release, outcome, timer)
 
+    def popular(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """The items of the decision's broadest popular source, and how many events each has in its window."""
+        recipe = self.decision.recipe
+        sources = [s for s in (*recipe.sources, *self.decision.fallback) if isinstance(s, Popular)]
+        # Counts by a group miss the items that have none, so those over all are preferred.
+        chosen = min(reversed(sources), key=lambda source: source.by is not None, default=None)
+        if chosen is None:
+            return np.zeros(0, np.uint32), np.zeros(0, np.int64)
+        return self.popularity[popularity_key(chosen, recipe)].counts
+
     def _context(self, request: DecideRequest) -> dict[str, str]:
         given = request.context or {}
         for field_name, value in given.items():
@@ -213,7 +225,7 @@ class Decider:
         tier = "personal" if own else "segment" if any(lists[n].any() for n in needs if n in lists) else "popular"
         padded = np.r_[scores, np.zeros(len(slate.items) - len(scores))]
         result = (slate.order[:k], padded[slate.order[:k]], slate.propensity[:k])
-        return _Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, digests(matrix.rows))
+        return _Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, digests(matrix.rows), lists)
 
     def _open(
         self, snapshot: Snapshot, recipe: Recipe, user: str, context: Mapping[str, str]
@@ -288,7 +300,19 @@ class Decider:
                 {stage: round(ms, 3) for stage, ms in timer.stages.items()},
             )
         )  # fmt: skip
-        return Answer(name, items, outcome.tier, served, "champion", timer.stages)
+        why = None
+        if request.why:
+            why = self._why(release, outcome)
+            timer.lap("why")
+        return Answer(name, items, outcome.tier, served, "champion", timer.stages, why)
+
+    def _why(self, release: Release | None, outcome: _Outcome) -> list[list[Reason]]:
+        if release is None or not outcome.lists:
+            return [[] for _ in outcome.order]
+        # Items that a rule added stand behind those that sources found.
+        found_by = np.r_[outcome.found_by, np.zeros(len(outcome.items) - len(outcome.found_by), np.uint32)]
+        shown = outcome.items[outcome.order]
+        return reasons(release, outcome.lists, shown, found_by[outcome.order], self.strings)
 
 
 def reader(snapshot: Snapshot, now: Micros) -> Read:

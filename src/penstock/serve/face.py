@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 from penstock.events import Parsed
 from penstock.serve.requests import Answer, DecideRequest
+from penstock.types import Micros
 
 
 class Face(Protocol):
@@ -27,6 +29,12 @@ class Face(Protocol):
 
     def features(self, view: str, key: str) -> dict[str, Any]:
         """The present values of one entity; `key` holds its URL-encoded ids, joined by commas."""
+
+    def now(self) -> Micros:
+        """The moment by the app's clock; no event that decisions see is dated later."""
+
+    def popular(self, decision: str) -> Mapping[str, int]:
+        """The items that a decision's shoppers lately touched, and how often; as old as its popular lists."""
 
     def releases(self) -> list[dict[str, Any]]: ...
 

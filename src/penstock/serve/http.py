@@ -12,7 +12,7 @@ from penstock.serve.access import AccessLog
 from penstock.serve.face import Face
 from penstock.serve.metrics import Metrics
 from penstock.serve.replies import CLOSE, RETRY, Header, Refused, Reply, Waterfall, of_error, refusal, refused
-from penstock.serve.routes import Endpoints, Request, Route, unexpected
+from penstock.serve.routes import Endpoints, Pages, Request, Route, unexpected
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -36,6 +36,7 @@ class HttpApp:
         in_flight: requests answered at once; one more is refused with 429.
         body_within: seconds in which a body must have arrived.
         access: told of every request; closed by its owner.
+        pages: further routes.
 
     Attributes:
         draining: set when the server is about to end, so that clients are told to connect anew.
@@ -49,6 +50,7 @@ class HttpApp:
         in_flight: int = MAX_IN_FLIGHT,
         body_within: float = BODY_WITHIN,
         access: AccessLog | None = None,
+        pages: Sequence[Pages] = (),
     ) -> None:
         self._access = access
         self.draining = False
@@ -57,12 +59,13 @@ class HttpApp:
         self._body_within = body_within
         self._metrics = Metrics()
         self._endpoints = Endpoints(face, self._metrics, token)
-        self._table = Table(self._endpoints.routes)
+        self._routes = (*self._endpoints.routes, *(route for page in pages for route in page(self._endpoints)))
+        self._table = Table(self._routes)
 
     @property
     def routes(self) -> Sequence[Route]:
         """Every route, in the order of the documentation."""
-        return self._endpoints.routes
+        return self._routes
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answers one request, as ASGI 3 has it."""

@@ -22,6 +22,7 @@ class DecideRequest(msgspec.Struct, forbid_unknown_fields=True):
     event: dict[str, Any] | None = None
     k: Annotated[int, msgspec.Meta(ge=1, le=MOST_ITEMS)] | None = None
     budget_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] | None = None
+    why: bool = False
 
 
 class Invocation(DecideRequest, forbid_unknown_fields=True):
@@ -44,8 +45,19 @@ class Item(msgspec.Struct, frozen=True):
     propensity: float
 
 
+class Reason(msgspec.Struct, frozen=True):
+    """A source that proposed an item, its kind, and the one of the shopper's items that led most to it, if any did."""
+
+    source: str
+    kind: str
+    because: str | None
+
+
 class Answer(msgspec.Struct):
-    """A decision. `timings` are milliseconds a stage and go into the Server-Timing header."""
+    """A decision. `timings` are milliseconds a stage and go into the Server-Timing header.
+
+    `why` holds, where it was asked for, the reasons of each item; none where an item came from a fallback or a rule.
+    """
 
     decision_id: str
     items: list[Item]
@@ -53,6 +65,7 @@ class Answer(msgspec.Struct):
     release: str | None
     arm: str
     timings: dict[str, float]
+    why: list[list[Reason]] | None = None
 
 
 _RULES: Mapping[str, tuple[str, str]] = {
@@ -62,6 +75,7 @@ _RULES: Mapping[str, tuple[str, str]] = {
     "event": ("event is one event, as an object", "send several to /v1/events"),
     "k": ("k is an integer from 1 to 500", "ask for fewer items, or leave it out"),
     "budget_ms": ("budget_ms is a number above 0 and at most 10,000", "give milliseconds, or leave it out"),
+    "why": ("why is true or false", "leave it out, or send true for the reasons of each item"),
     "share": ("share is a number from 0 to 1", 'send {"share": 0.1} for a tenth of the traffic'),
 }
 

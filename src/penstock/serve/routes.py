@@ -21,7 +21,7 @@ from penstock.serve.face import Face
 from penstock.serve.metrics import CONTENT_TYPE, Metrics
 from penstock.serve.openapi import document
 from penstock.serve.replies import RETRY, Header, Refused, Reply, Waterfall, encode, refusal, refused
-from penstock.serve.requests import DecideRequest, DialRequest, Invocation, read
+from penstock.serve.requests import Answer, DecideRequest, DialRequest, Invocation, read
 
 MAX_DECIDE = 256 << 10
 _INLINE = 32 << 10
@@ -69,10 +69,14 @@ class Endpoints:
         face: the running system.
         metrics: where everything is counted.
         token: the operator's; whoever sends it may read and move releases.
+
+    Attributes:
+        face: the running system.
+        routes: the server's own; pages come on top.
     """
 
     def __init__(self, face: Face, metrics: Metrics, token: str) -> None:
-        self._face = face
+        self.face = face
         self._metrics = metrics
         self._bearer = f"Bearer {token}".encode()
         self.routes = (
@@ -108,16 +112,28 @@ class Endpoints:
 
     async def events(self, request: Request) -> Reply:
         """Takes events; answers once they are durable and visible to the next decision."""
-        try:
-            parsed = await self._parse(request.body)
-        except BodyError as error:
-            raise Refused(refusal(400, error)) from None
-        request.waterfall.lap("parse")
-        new = await self._submit(parsed, "http")
-        request.waterfall.lap("log")
+        parsed, new = await self.take(request.body, "http", request.waterfall)
         accepted = sum(new)
         rejected = [{"index": r.index, "field": r.field or None, "error": r.error} for r in parsed.rejected]
         return Reply(202, encode({"accepted": accepted, "duplicates": len(new) - accepted, "rejected": rejected}))
+
+    async def take(self, body: bytes, source: str, waterfall: Waterfall) -> tuple[Parsed, list[bool]]:
+        """Takes a body of events, for whatever address; returns once they are durable and visible.
+
+        Args:
+            source: what dead letters are filed under.
+
+        Returns:
+            What was accepted and rejected, and which of the accepted were new.
+        """
+        try:
+            parsed = await self._parse(body)
+        except BodyError as error:
+            raise Refused(refusal(400, error)) from None
+        waterfall.lap("parse")
+        new = await self._submit(parsed, source)
+        waterfall.lap("log")
+        return parsed, new
 
     async def decide(self, request: Request) -> Reply:
         """Decides; an event sent along is not in its own features, and durable before the answer."""
@@ -126,7 +142,7 @@ class Endpoints:
     async def invocations(self, request: Request) -> Reply:
         """The same, as SageMaker's containers are asked."""
         asked = _read(request.body, _INVOCATION)
-        names = list(self._face.describe()["decisions"])
+        names = list(self.face.describe()["decisions"])
         if asked.decision is None and len(names) != 1:
             raise RequestError(
                 "an invocation names its decision where there are several", got="none",
@@ -137,9 +153,7 @@ class Endpoints:
     async def _decide(self, name: str, asked: DecideRequest, waterfall: Waterfall) -> Reply:
         parsed = await self._event(asked)
         waterfall.lap("parse")
-        # What queueing and reading took is gone from the budget, too.
-        answer = self._face.decide(name, asked, waterfall.total)
-        waterfall.add(answer.timings)
+        answer = self.ask(name, asked, waterfall)
         # Only now, so that the decision cannot have seen it; the body is written while the log syncs.
         logged = None if parsed is None else self._submit(parsed, "decide")
         body = encode(
@@ -149,16 +163,26 @@ class Endpoints:
                 "tier": answer.tier,
                 "release": answer.release,
                 "arm": answer.arm,
+                **({} if answer.why is None else {"why": answer.why}),
             }
         )
         waterfall.lap("serialise")
         if logged is not None:
             await logged
             waterfall.lap("log")
+        self.count(name, answer, waterfall)
+        return Reply(200, body, note=note_of(answer))
+
+    def ask(self, name: str, asked: DecideRequest, waterfall: Waterfall) -> Answer:
+        """Decides, for whatever address; what queueing and reading took is gone from the budget, too."""
+        answer = self.face.decide(name, asked, waterfall.total)
+        waterfall.add(answer.timings)
+        return answer
+
+    def count(self, name: str, answer: Answer, waterfall: Waterfall) -> None:
+        """Takes down a decision whose answer is ready to be sent."""
         self._metrics.decided(name, answer.tier, answer.release or "none")
         self._metrics.stages({**waterfall.stages, "total": waterfall.total})
-        note = {"decision_id": answer.decision_id, "tier": answer.tier, "release": answer.release}
-        return Reply(200, body, note=note)
 
     async def _event(self, asked: DecideRequest) -> Parsed | None:
         if asked.event is None:
@@ -175,12 +199,12 @@ class Endpoints:
 
     async def _parse(self, body: bytes) -> Parsed:
         # A large body takes tens of milliseconds, in which no decision may have to wait.
-        return self._face.parse(body) if len(body) <= _INLINE else await asyncio.to_thread(self._face.parse, body)
+        return self.face.parse(body) if len(body) <= _INLINE else await asyncio.to_thread(self.face.parse, body)
 
     def _submit(self, parsed: Parsed, source: str) -> asyncio.Future[list[bool]]:
         """Hands the events to the log now; what it returns may be awaited later."""
         began = perf_counter()
-        waiting = asyncio.wrap_future(self._face.submit(parsed, source))
+        waiting = asyncio.wrap_future(self.face.submit(parsed, source))
 
         def count(done: asyncio.Future[list[bool]]) -> None:
             if done.cancelled() or done.exception() is not None:
@@ -199,25 +223,25 @@ class Endpoints:
     async def features(self, request: Request) -> Reply:
         """The present values of one entity."""
         view, key = request.params
-        return Reply(200, encode(self._face.features(unquote(view), key)))
+        return Reply(200, encode(self.face.features(unquote(view), key)))
 
     # Releases: disk and models are read, so none of this runs on the loop's thread
 
     async def releases(self, request: Request) -> Reply:
         """Every release, and which one is in charge."""
-        return Reply(200, encode({"releases": await asyncio.to_thread(self._face.releases)}))
+        return Reply(200, encode({"releases": await asyncio.to_thread(self.face.releases)}))
 
     async def promote(self, request: Request) -> Reply:
         """Puts a release in charge."""
-        return await _moved(self._face.promote, unquote(request.params[0]))
+        return await _moved(self.face.promote, unquote(request.params[0]))
 
     async def rollback(self, request: Request) -> Reply:
         """Takes a release out of charge, back to the one before it."""
-        return await _moved(self._face.rollback, unquote(request.params[0]))
+        return await _moved(self.face.rollback, unquote(request.params[0]))
 
     async def dial(self, request: Request) -> Reply:
         """Gives a release a share of the traffic."""
-        return await _moved(self._face.dial, unquote(request.params[0]), _read(request.body, _DIAL).share)
+        return await _moved(self.face.dial, unquote(request.params[0]), _read(request.body, _DIAL).share)
 
     # What machines and people ask about the server
 
@@ -227,7 +251,7 @@ class Endpoints:
 
     async def readyz(self, request: Request) -> Reply:
         """Whether it should get traffic; if not, what it waits for."""
-        ready, waits_for = self._face.ready()
+        ready, waits_for = self.face.ready()
         if ready:
             return Reply(200, encode({"ready": True, **waits_for}))
         refusal_ = {"error": "the server is not ready", "field": None, "remedy": "wait until /readyz answers 200"}
@@ -235,7 +259,7 @@ class Endpoints:
 
     async def ping(self, request: Request) -> Reply:
         """The same for SageMaker: 200 where it should get traffic."""
-        ready, _ = self._face.ready()
+        ready, _ = self.face.ready()
         return Reply(200 if ready else 503, b"{}", headers=() if ready else (RETRY,))
 
     async def metrics(self, request: Request) -> Reply:
@@ -244,11 +268,11 @@ class Endpoints:
 
     async def openapi(self, request: Request) -> Reply:
         """This interface, described for machines."""
-        return Reply(200, encode(document(self._face.describe())))
+        return Reply(200, encode(document(self.face.describe())))
 
     async def index(self, request: Request) -> Reply:
         """A page of links."""
-        described = self._face.describe()
+        described = self.face.describe()
         links = "".join(
             f'<li><a href="{route.path}">{route.path}</a></li>'
             for route in self.routes
@@ -261,6 +285,15 @@ class Endpoints:
             f"<h1>penstock</h1><ul>{facts}</ul><ul>{links}</ul></html>"
         )
         return Reply(200, page.encode(), b"text/html; charset=utf-8")
+
+
+Pages = Callable[[Endpoints], Sequence[Route]]
+"""Further routes of a server, made from its own endpoints."""
+
+
+def note_of(answer: Answer) -> dict[str, str | None]:
+    """What the access log says of a decision."""
+    return {"decision_id": answer.decision_id, "tier": answer.tier, "release": answer.release}
 
 
 async def _moved(move: Callable[..., dict[str, Any]], *args: Any) -> Reply:

@@ -24,7 +24,7 @@ from penstock.serve.follower import Follower
 from penstock.serve.ingestor import Inlet
 from penstock.serve.requests import Answer, DecideRequest
 from penstock.serve.writer import MOST
-from penstock.types import Accepted, Schema, Store
+from penstock.types import Accepted, Micros, Schema, Store
 
 _WAIT = 0.005
 
@@ -135,6 +135,16 @@ class Runtime:
             else:
                 values[name] = None if np.isnan(column[0]) else float(column[0])
         return {"view": view, "version": found.version.hex(), "key": key, "offset": offset, "features": values}
+
+    def now(self) -> Micros:
+        """The moment by the app's clock; no event that decisions see is dated later."""
+        with self.store.snapshot() as snapshot:
+            return max(self._clock.now(), snapshot.newest)
+
+    def popular(self, decision: str) -> dict[str, int]:
+        """The items that a decision's shoppers lately touched, and how often; as old as its popular lists."""
+        items, counts = self._decider(decision).popular()
+        return dict(zip(self.log.strings.texts(items), counts.tolist(), strict=True))
 
     # Releases
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +21,7 @@ from penstock.errors import UnavailableError
 from penstock.serve.access import AccessLog
 from penstock.serve.face import Face
 from penstock.serve.http import BEGAN, MAX_IN_FLIGHT, HttpApp
+from penstock.serve.routes import Pages
 
 DRAIN = 30
 """Seconds that requests in flight get to finish once the server is told to stop."""
@@ -40,6 +41,7 @@ def run(
     in_flight: int = MAX_IN_FLIGHT,
     listener: socket.socket | None = None,
     access_log: Path | None = None,
+    pages: Sequence[Pages] = (),
 ) -> None:
     """Serves until SIGTERM or Ctrl-C, finishes what is in flight, closes `face`, and returns. For the main thread.
 
@@ -52,6 +54,7 @@ def run(
         on_ready: told the address once connections are taken.
         in_flight: requests answered at once.
         access_log: a file that gets a JSON line for each request.
+        pages: further routes, see `HttpApp`.
         listener: takes connections from here, as other processes may; `host` and `port` are passed over.
 
     Raises:
@@ -62,7 +65,9 @@ def run(
         with listener or listen(host, port) as listening:
             address = url_of(listening)
             ready = (lambda: on_ready(address)) if on_ready is not None else (lambda: None)
-            server = _Server(HttpApp(face, token=token, in_flight=in_flight, access=access), log_level, ready)
+            server = _Server(
+                HttpApp(face, token=token, in_flight=in_flight, access=access, pages=pages), log_level, ready
+            )
             with _quick_switches():
                 server.run([listening])
     finally:
@@ -79,7 +84,7 @@ class BackgroundServer:
         port: 0 takes any that is free.
         host: the address to listen on.
         token: the operator's; a random one by default.
-        options: `in_flight`, `body_within` and `access` of `HttpApp`.
+        options: `in_flight`, `body_within`, `access` and `pages` of `HttpApp`.
     """
 
     def __init__(
