@@ -27,6 +27,7 @@ from penstock.demo.baselines import score_baselines, touch
 from penstock.demo.figures import hit_rate, mrr
 from penstock.demo.replay import replay
 from penstock.demo.source import Stream, from_file, from_simulator
+from penstock.demo.window import catalogue_of
 from penstock.errors import RequestError, UnavailableError
 from penstock.printing import Printer
 from penstock.types import Accepted
@@ -52,6 +53,8 @@ def run(
         size = 12_000 if smoke else size
         stream = from_file(system, events, mapping) if events else from_simulator(system, size, seed)
         step.note(f"{len(stream.events):,} events" + (f", {stream.rejected:,} refused" if stream.rejected else ""))
+    if stream.world is not None:
+        catalogue_of(stream.world).write(home)
     place, _ = stream.cut(duration(last))
     history, live = stream.events[:place], list(stream.events[place:])
     live = live[:400] if smoke else live
@@ -74,7 +77,8 @@ def run(
         result["home_mb"] = sum(p.stat().st_size for p in home.rglob("*.*") if p.is_file()) / 1e6
         printer.table(result)
         if stay:
-            printer.line(f"still serving on {url}; Ctrl-C stops")
+            window = "" if stream.world is None else f"; the shop window is {url}/shop"
+            printer.line(f"still serving on {url}{window}; Ctrl-C stops")
             _wait()
 
 

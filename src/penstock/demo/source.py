@@ -19,12 +19,13 @@ from penstock.types import Accepted, Micros, Schema
 
 @dataclass(frozen=True)
 class Stream:
-    """Events in the order of their arrival, and what was not taken."""
+    """Events in the order of their arrival, and what was not taken; `world` is where simulated ones happened."""
 
     events: Sequence[Accepted]
     arrived: Sequence[Micros]
     schema: Schema
     rejected: int = 0
+    world: World | None = None
 
     def cut(self, last: Micros) -> tuple[int, Micros]:
         """Where the newest span of length `last` begins: a place in the events, and the time."""
@@ -66,14 +67,15 @@ def from_simulator(app: App, size: int, seed: int) -> Stream:
     """About `size` events of the simulated shop."""
     cls = next(iter(app.events.values()))
     schema = schema_of(cls)
-    frame = World.of_size(size, seed=seed).events().frame()
+    world = World.of_size(size, seed=seed)
+    frame = world.events().frame()
     columns: ReadOnly[str, list[Any]] = {
         f.name: frame[f.name].to_list() if f.name in frame.columns else [None] * len(frame) for f in schema.fields
     }
     values = zip(*columns.values(), strict=True)
     rows = zip(frame["id"].to_list(), frame["time"].to_list(), values, strict=True)
     events = [Accepted(schema.stream, name, time, given) for name, time, given in rows]
-    return Stream(events, [event.time for event in events], schema)
+    return Stream(events, [event.time for event in events], schema, world=world)
 
 
 def _rfc3339(micros: Micros) -> str:

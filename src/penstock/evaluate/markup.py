@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-_VOID = {"meta", "br"}
+_VOID = {"meta", "br", "img", "input", "link"}
 
 
 class Markup(str):

@@ -80,7 +80,7 @@ class HttpApp:
             if route is None:
                 reply = _no_route(scope, methods)
             else:
-                reply = await self._answer(route, params, scope["headers"], receive, waterfall)
+                reply = await self._answer(route, params, scope, receive, waterfall)
             await _send(send, reply, waterfall, *((CLOSE,) if self.draining else ()))
             received = _length(scope["headers"])
             self._metrics.answered(path, reply.status, received, len(reply.body))
@@ -95,8 +95,9 @@ class HttpApp:
             self._metrics.in_flight.dec(taken)
 
     async def _answer(
-        self, route: Route, params: Sequence[str], headers: Sequence[Header], receive: Receive, waterfall: Waterfall
+        self, route: Route, params: Sequence[str], scope: Mapping[str, Any], receive: Receive, waterfall: Waterfall
     ) -> Reply:
+        headers: Sequence[Header] = scope["headers"]
         try:
             if route.bounded and self._taken > self._places:
                 raise refused(
@@ -106,7 +107,7 @@ class HttpApp:
             if route.guarded:
                 self._endpoints.admit(headers)
             body = await self._body(headers, route.takes, receive) if route.takes else b""
-            return await route.answer(Request(params, headers, body, waterfall))
+            return await route.answer(Request(params, headers, body, waterfall, scope["query_string"]))
         except Refused as refusal_:
             return refusal_.reply
         except PenstockError as error:

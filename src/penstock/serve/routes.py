@@ -35,12 +35,13 @@ MAX_BODY = 4 << 20
 
 @dataclass(frozen=True)
 class Request:
-    """One request, its body read. `params` are the path's parts in their URL encoding."""
+    """One request, its body read. `params` and `query`, what follows the ``?``, are in their URL encoding."""
 
     params: Sequence[str]
     headers: Sequence[Header]
     body: bytes
     waterfall: Waterfall
+    query: bytes = b""
 
 
 @dataclass(frozen=True)

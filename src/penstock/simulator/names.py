@@ -14,6 +14,11 @@ ADJECTIVES = (
     "Little", "Heritage", "Studio", "Garden", "Coastal", "Weekend", "City", "Quiet",
 )  # fmt: skip
 
+BRANDS = (
+    "Aldermoor", "Bramblewick", "Casa Lume", "Dovetide", "Elmhollow", "Fernhythe", "Granholm", "Haldine",
+    "Inletside", "Juniper & Rye", "Kestrelle", "Lindvale",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Department:
@@ -162,3 +167,8 @@ def product_names(rng: np.random.Generator, department: Department, styles: np.n
             edition, index = divmod(place, len(chosen))
             names[product] = chosen[order[index]] + (f" No. {edition + 1}" if edition else "")
     return names
+
+
+def brand_name(category: int, style: int) -> str:
+    """Who makes a category's products of one look; a maker is known for one look, in a few categories."""
+    return BRANDS[(category // 2 * STYLES + style) % len(BRANDS)]

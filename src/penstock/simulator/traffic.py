@@ -14,6 +14,7 @@ from penstock.simulator.browse import Walk, browse
 from penstock.simulator.catalogue import Catalogue
 from penstock.simulator.crowd import COUNTRIES, Crowd
 from penstock.simulator.knobs import Knobs
+from penstock.simulator.names import brand_name
 from penstock.simulator.sessions import Plan, plan_visits
 
 KINDS = ("view", "cart", "buy", "return")
@@ -78,12 +79,14 @@ class Traffic:
 
 
 def products_frame(catalogue: Catalogue) -> pl.DataFrame:
-    """One row a product: item, name, category, price (cents), launched (microseconds)."""
+    """One row a product: item, name, category, brand, price (cents), launched (microseconds)."""
+    brands = map(brand_name, catalogue.category.tolist(), catalogue.style.tolist())
     return pl.DataFrame(
         {
             "item": catalogue.id.tolist(),
             "name": catalogue.name.tolist(),
             "category": catalogue.category_name[catalogue.category].tolist(),
+            "brand": list(brands),
             "price": catalogue.price,
             "launched": catalogue.launched,
         }

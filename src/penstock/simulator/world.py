@@ -58,7 +58,7 @@ class World(Knobs):
 
     @property
     def products(self) -> pl.DataFrame:
-        """The products for a shop window: item, name, category, price (cents), launched (microseconds)."""
+        """The products for a shop window: item, name, category, brand, price (cents), launched (microseconds)."""
         return products_frame(self.catalogue)
 
     def events(self) -> Traffic:
