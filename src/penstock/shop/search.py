@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import unicodedata
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log1p
@@ -47,8 +48,7 @@ class Search:
 
     def __init__(self, products: Sequence[Product]) -> None:
         self._products = products
-        self._popular: Mapping[str, int] = {}
-        self._most = 1
+        self._raise = _Raise(products)
         # The server's loop may run on another thread than the one that opened it, and is the only one to use it.
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
         self._db.execute(
@@ -59,11 +59,8 @@ class Search:
             "INSERT INTO words (rowid, name, category, brand) VALUES (?, ?, ?, ?)",
             ((place, p.name, p.category, p.brand) for place, p in enumerate(products)),
         )
-        self._db.create_function("raised", 1, self._raised, deterministic=False)
-
-    def close(self) -> None:
-        """Lets go of the index."""
-        self._db.close()
+        self._db.create_function("raised", 1, self._raise)
+        weakref.finalize(self, self._db.close)
 
     def find(self, text: str, popular: Mapping[str, int], k: int = 24) -> Matches:
         """The products that `text` asks for, whatever it holds.
@@ -73,7 +70,7 @@ class Search:
             popular: how often each item was lately touched.
             k: at most so many.
         """
-        self._popular, self._most = popular, max(popular.values(), default=1)
+        self._raise.by(popular)
         words = query_words(text)
         if words:
             quoted = [f'"{word}" *' for word in words]
@@ -95,7 +92,18 @@ class Search:
         )
         return [self._products[place] for (place,) in rows], total
 
-    def _raised(self, place: int) -> float:
+
+class _Raise:
+    """By what factor a product's score is raised for being popular."""
+
+    def __init__(self, products: Sequence[Product]) -> None:
+        self._products = products
+        self.by({})
+
+    def by(self, popular: Mapping[str, int]) -> None:
+        self._popular, self._most = popular, max(popular.values(), default=1)
+
+    def __call__(self, place: int) -> float:
         count = self._popular.get(self._products[place].item, 0)
         return 1.0 + POPULAR * log1p(count) / log1p(self._most)
 

@@ -77,10 +77,9 @@ def _header(visitor: Visitor, catalogue: Catalogue, query: str) -> Markup:
         tag(
             "input", id="q", name="q", type="search", value=query, maxlength=MOST_TEXT, autocomplete="off",
             placeholder=f"Search {len(catalogue.products):,} products",
-            hx_get="/shop/search", hx_trigger="input changed delay:120ms, search", hx_target="#main",
-            hx_sync="this:replace", hx_replace_url="true",
         ),
-        action="/shop/search", role="search",
+        action="/shop/search", role="search", hx_get="/shop/search", hx_trigger="input changed delay:120ms, submit",
+        hx_target="#main", hx_sync="this:replace", hx_replace_url="true",
     )  # fmt: skip
     return tag(
         "header",
