@@ -451,6 +451,18 @@ def test_every_product_of_the_simulated_shop_has_a_drawing_of_its_own_kind() -> 
     assert picture(world.products[5]) == picture(world.products[5])
 
 
+def test_a_drawing_follows_the_end_of_the_name_within_the_category() -> None:
+    """A stool is no chair and a flower pot no saucepan; what is not known is drawn as its category."""
+
+    def drawn(name: str, category: str) -> str:
+        return picture(Product("p", name, category, "", 1))
+
+    assert drawn("oak bar stool", "chairs") != drawn("oak dining chair", "chairs")
+    assert drawn("oak bar stool No. 2", "chairs") == drawn("oak bar stool", "chairs")
+    assert drawn("zinc flower pot", "planters") == drawn("zinc planter", "planters")
+    assert drawn("oak bar stool", "nothing like it") == drawn("oak thing", "nothing like it")
+
+
 def test_dates_go_on_where_the_clock_stands_still() -> None:
     """Between events, what has gone by here is added to the newest one's time; a later event resets that."""
     now, elapsed = 1_000_000, 5.0

@@ -144,7 +144,7 @@ def test_the_keyboard_is_enough(visit: Callable[..., Visit]) -> None:
     name = page.evaluate("document.activeElement.querySelector('b').textContent")
     page.keyboard.press("Enter")
     page.locator(".product h1", has_text=name).wait_for()
-    page.wait_for_function("document.activeElement.tagName === 'H1'")
+    api.expect(page.locator(".product h1")).to_be_focused()
     page.locator("#q").focus()
     page.keyboard.type("tab")
     page.keyboard.press("Enter")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from penstock.shop.catalogue import Product
-from penstock.shop.shapes import OTHER, PALETTE, SHAPES, TONES
+from penstock.shop.shapes import LIKE, OTHER, PALETTE, SHAPES, SPECIAL, TONES
 
 
 def picture(product: Product) -> str:
@@ -14,7 +14,9 @@ def picture(product: Product) -> str:
     words = product.name.lower().replace(",", " ").split()
     tone = next((TONES[word] for word in words if word in TONES), PALETTE[digest[0] % len(PALETTE)])
     ground = _mix(tone, "#fbf8f3", 0.80 + digest[1] / 255 * 0.06)
-    shape = SHAPES.get(product.category, OTHER)
+    name = product.name.lower().split(" no. ")[0]
+    ends = [end for end in LIKE if name.endswith(f" {end}")] if product.category in SHAPES else []
+    shape = SPECIAL[LIKE[max(ends, key=len)]] if ends else SHAPES.get(product.category, OTHER)
     drawn = shape.format(a=tone, b=_mix(tone, "#1d1a17", 0.38), c=_mix(tone, "#ffffff", 0.48))
     size = 0.80 + digest[2] / 255 * 0.16
     turned = f"translate({50 * (1 - size):.2f} {52 * (1 - size):.2f}) scale({size:.3f})"
