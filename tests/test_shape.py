@@ -18,8 +18,8 @@ SOURCE = Path(penstock.__file__).parent
 # Each may import those before it, and itself.
 LAYERS = [
     "errors", "types", "clock", "registry", "printing", "simulator", "aggregates", "laws", "events", "features",
-    "stores", "engines", "retrieve", "learn", "evaluate", "releases", "serve", "web", "shop", "audit", "app", "",
-    "apps", "workers", "commands", "demo", "cli",
+    "stores", "engines", "retrieve", "learn", "evaluate", "releases", "serve", "web", "shop", "audit", "console",
+    "app", "", "apps", "workers", "commands", "demo", "cli",
 ]  # fmt: skip
 ORDER = [f"penstock.{layer}".rstrip(".") for layer in LAYERS]
 

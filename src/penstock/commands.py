@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock import audit as audits
-from penstock import shop
+from penstock import console, shop
 from penstock.app import App, load
 from penstock.errors import MappingError, NotFoundError, PenstockError, RequestError
 from penstock.events import Event, Mapping, ingest_file
@@ -140,7 +140,8 @@ def serve(
     # What is loaded by now stays: the collector need not walk it again in the middle of a request.
     gc.collect()
     gc.freeze()
-    run(runtime, host, port, token=token, on_ready=ready, access_log=access_log, pages=shop.pages(home))
+    pages = (*shop.pages(home), *console.pages(runtime, token))
+    run(runtime, host, port, token=token, on_ready=ready, access_log=access_log, pages=pages)
 
 
 def audit(*, app: Path | None, home: Path, decisions: int, seed: int, json: bool) -> None:

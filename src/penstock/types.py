@@ -182,6 +182,9 @@ class Store(Protocol):
     def views(self) -> dict[bytes, int]:
         """Every view version held, with its `applied` offset."""
 
+    def sizes(self) -> dict[bytes, tuple[int, int]]:
+        """How many records each view version has, and their bytes, keys included; kept as they are written."""
+
     def drop(self, view: bytes) -> None: ...
 
     def close(self) -> None: ...

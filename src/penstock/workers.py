@@ -23,7 +23,7 @@ from types import FrameType
 import msgspec
 from prometheus_client.multiprocess import mark_process_dead
 
-from penstock import shop
+from penstock import console, shop
 from penstock.app import App, load
 from penstock.clock import Clock, EventsClock, SystemClock
 from penstock.errors import PenstockError, UnavailableError
@@ -242,8 +242,9 @@ def _work(plan: Plan, listener: socket.socket) -> None:
         link.wait(_PATIENCE)
         runtime = app.answering(log, store, link, opened)
         access = None if plan.access_log is None else Path(plan.access_log)
+        pages = (*shop.pages(app.home), *console.pages(runtime, plan.token))
         run(
-            runtime, token=plan.token, listener=listener, access_log=access, pages=shop.pages(app.home),
+            runtime, token=plan.token, listener=listener, access_log=access, pages=pages,
             on_ready=lambda url: _say_ready(),
         )  # fmt: skip
 

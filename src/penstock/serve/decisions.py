@@ -91,6 +91,20 @@ class Decided:
         return cls(**values)
 
 
+@dataclass(frozen=True)
+class Brief:
+    """One logged decision in a list: `items` says how many it showed, `timings` milliseconds by stage."""
+
+    id: str
+    decision: str
+    release: str | None
+    tier: str
+    entity: str
+    time: Micros
+    items: int
+    timings: dict[str, float]
+
+
 def impressions(decided: Sequence[Decided], recipe: Recipe, strings: Strings) -> Impressions:
     """What logged decisions showed, for learning from it.
 
@@ -191,6 +205,20 @@ class DecisionLog:
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
+
+    def newest(self, most: int) -> list[Brief]:
+        """The newest decisions, newest first."""
+        db = self._connect()
+        try:
+            names = ("id", "decision", "release", "tier", "entity", "time", "items", "timings")
+            query = (
+                "SELECT id, decision, release, tier, entity, time, length(shown) / 4, timings FROM decisions "
+                "ORDER BY time DESC, id DESC LIMIT ?"
+            )
+            found = [dict(zip(names, row, strict=True)) for row in db.execute(query, [most])]
+            return [Brief(**{**one, "timings": json.loads(one["timings"])}) for one in found]
+        finally:
+            db.close()
 
     def read(
         self, decision: str | None = None, *, id: str | None = None, since: Micros = 0, audited: bool = False

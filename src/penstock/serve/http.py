@@ -36,7 +36,7 @@ class HttpApp:
         in_flight: requests answered at once; one more is refused with 429.
         body_within: seconds in which a body must have arrived.
         access: told of every request; closed by its owner.
-        pages: further routes.
+        pages: further routes; one that has the method and path of a route before it takes its place.
 
     Attributes:
         draining: set when the server is about to end, so that clients are told to connect anew.
@@ -59,7 +59,8 @@ class HttpApp:
         self._body_within = body_within
         self._metrics = Metrics()
         self._endpoints = Endpoints(face, self._metrics, token)
-        self._routes = (*self._endpoints.routes, *(route for page in pages for route in page(self._endpoints)))
+        routes = (*self._endpoints.routes, *(route for page in pages for route in page(self._endpoints)))
+        self._routes = tuple({(route.method, route.path): route for route in routes}.values())
         self._table = Table(self._routes)
 
     @property

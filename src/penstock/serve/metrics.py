@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.samples import Sample
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that names where prometheus_client keeps the metrics of several processes, for any to read as one."""
@@ -91,8 +92,15 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it in Prometheus's text format."""
+        return generate_latest(self._whole())
+
+    def samples(self) -> Sequence[Sample]:
+        """The same as names, labels and values."""
+        return [sample for family in self._whole().collect() for sample in family.samples]
+
+    def _whole(self) -> CollectorRegistry:
         if not _SHARED:
-            return generate_latest(self._registry)
+            return self._registry
         merged = CollectorRegistry()
         MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
-        return generate_latest(merged)
+        return merged

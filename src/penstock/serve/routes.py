@@ -73,12 +73,13 @@ class Endpoints:
 
     Attributes:
         face: the running system.
+        meters: where everything is counted.
         routes: the server's own; pages come on top.
     """
 
     def __init__(self, face: Face, metrics: Metrics, token: str) -> None:
         self.face = face
-        self._metrics = metrics
+        self.meters = metrics
         self._bearer = f"Bearer {token}".encode()
         self.routes = (
             Route("GET", "/", self.index),
@@ -182,8 +183,8 @@ class Endpoints:
 
     def count(self, name: str, answer: Answer, waterfall: Waterfall) -> None:
         """Takes down a decision whose answer is ready to be sent."""
-        self._metrics.decided(name, answer.tier, answer.release or "none")
-        self._metrics.stages({**waterfall.stages, "total": waterfall.total})
+        self.meters.decided(name, answer.tier, answer.release or "none")
+        self.meters.stages({**waterfall.stages, "total": waterfall.total})
 
     async def _event(self, asked: DecideRequest) -> Parsed | None:
         if asked.event is None:
@@ -211,9 +212,9 @@ class Endpoints:
             if done.cancelled() or done.exception() is not None:
                 return
             if parsed.accepted:
-                self._metrics.freshness.observe(perf_counter() - began)
+                self.meters.freshness.observe(perf_counter() - began)
             accepted = sum(done.result())
-            self._metrics.events(
+            self.meters.events(
                 accepted=accepted, duplicates=len(parsed.accepted) - accepted, rejected=len(parsed.rejected)
             )
 
@@ -265,7 +266,7 @@ class Endpoints:
 
     async def metrics(self, request: Request) -> Reply:
         """Everything counted, for Prometheus."""
-        return Reply(200, self._metrics.text(), CONTENT_TYPE)
+        return Reply(200, self.meters.text(), CONTENT_TYPE)
 
     async def openapi(self, request: Request) -> Reply:
         """This interface, described for machines."""

@@ -44,6 +44,9 @@ class Runtime:
         decisions: the app's decisions.
         clock: says now.
         closing: closes, with this, what was opened for it.
+
+    Attributes:
+        views: the app's views, by name.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Runtime:
         self.registry = Registry(home / "releases")
         self.decisions = DecisionLog(home / DECISIONS)
         self._inlet = inlet
-        self._views = {view.name: view for view in views}
+        self.views = {view.name: view for view in views}
         self._clock = clock
         self._closing = closing
         popularity: dict[str, Popularity] = {}
@@ -113,9 +116,9 @@ class Runtime:
 
     def features(self, view: str, key: str) -> dict[str, Any]:
         """The present values of one entity: `key` is its id, or several joined by commas, URL-encoded."""
-        if view not in self._views:
-            raise NotFoundError("a view is named", got=repr(view), remedy="use one of " + ", ".join(self._views))
-        found = self._views[view]
+        if view not in self.views:
+            raise NotFoundError("a view is named", got=repr(view), remedy="use one of " + ", ".join(self.views))
+        found = self.views[view]
         parts = [unquote(part) for part in key.split(",")] if found.by else []
         if len(parts) != len(found.by):
             raise RequestError(
@@ -209,7 +212,7 @@ class Runtime:
             "streams": {schema.stream: _fields(schema) for schema in self.intake.schemas.values()},
             "decisions": {name: {"by": d.decision.recipe.by} for name, d in self._deciders.items()},
             "views": {
-                name: {"by": list(view.by), "features": list(view.features)} for name, view in self._views.items()
+                name: {"by": list(view.by), "features": list(view.features)} for name, view in self.views.items()
             },
         }
 

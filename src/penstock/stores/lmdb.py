@@ -21,9 +21,10 @@ from penstock.errors import StoreError
 from penstock.events.archive import sync_folder
 
 _OFFSETS = struct.Struct("<qq")
+_SIZE = struct.Struct("<qq")
 _APPLIED = b"\0applied"
 _META = b"\0meta"
-_VIEW = 8
+_SIZES = b"\0sizes"
 _MARK = "open-since-boot"
 _FILES = ("data.mdb", "lock.mdb")
 
@@ -62,6 +63,19 @@ class LmdbStore:
                 remedy="stop the other process, or delete the folder: it is rebuilt from the log",
             ) from None
         self._env.reader_check()
+        if not read_only:
+            self._measure()
+
+    def _measure(self) -> None:
+        """Counts once what a version wrote that took down no sizes."""
+        known = self.sizes()
+        for view in [view for view in self.views() if view not in known]:
+            count, size = 0, 0
+            for key, record in self.scan(view):
+                count, size = count + 1, size + len(view) + len(key) + len(record)
+            if count:
+                with self._env.begin(write=True) as txn:
+                    _grow(txn, view, (count, size))
 
     def _distrust(self) -> bool:
         """Deletes what another boot left open, and marks the folder before the first unsynced write."""
@@ -90,8 +104,16 @@ class LmdbStore:
     ) -> None:
         try:
             with self._env.begin(write=True) as txn:
+                grown: dict[bytes, tuple[int, int]] = {}
                 for view, key, record in records:
-                    txn.put(view + key, record)
+                    old = txn.replace(view + key, record)
+                    count, size = grown.get(view, (0, 0))
+                    if old is None:
+                        grown[view] = count + 1, size + len(view) + len(key) + len(record)
+                    else:
+                        grown[view] = count, size + len(record) - len(old)
+                for view, more in grown.items():
+                    _grow(txn, view, more)
                 for view, done in applied.items():
                     txn.put(_APPLIED + view, done.to_bytes(8, "little"))
                 txn.put(_META, _OFFSETS.pack(offset, newest))
@@ -103,22 +125,22 @@ class LmdbStore:
             ) from None
 
     def scan(self, view: bytes) -> Iterator[tuple[bytes, bytes]]:
-        with self._env.begin() as txn, txn.cursor() as cursor:
-            if cursor.set_range(view):
-                for key, record in cursor:
-                    if not key.startswith(view):
-                        break
-                    yield key[_VIEW:], record
+        yield from self._under(view)
 
     def views(self) -> dict[bytes, int]:
+        return {view: int.from_bytes(done, "little") for view, done in self._under(_APPLIED)}
+
+    def sizes(self) -> dict[bytes, tuple[int, int]]:
+        return {view: _SIZE.unpack(size) for view, size in self._under(_SIZES)}
+
+    def _under(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """What stands under a prefix, without it."""
         with self._env.begin() as txn, txn.cursor() as cursor:
-            found: dict[bytes, int] = {}
-            if cursor.set_range(_APPLIED):
-                for key, done in cursor:
-                    if not key.startswith(_APPLIED):
+            if cursor.set_range(prefix):
+                for key, value in cursor:
+                    if not key.startswith(prefix):
                         break
-                    found[key[len(_APPLIED) :]] = int.from_bytes(done, "little")
-            return found
+                    yield key[len(prefix) :], value
 
     def drop(self, view: bytes) -> None:
         keys = [view + key for key, _ in self.scan(view)]
@@ -126,6 +148,7 @@ class LmdbStore:
             for key in keys:
                 txn.delete(key)
             txn.delete(_APPLIED + view)
+            txn.delete(_SIZES + view)
 
     def close(self) -> None:
         if self._read_only:
@@ -136,6 +159,12 @@ class LmdbStore:
         self._env.close()
         (self.path / _MARK).unlink(missing_ok=True)
         sync_folder(self.path)
+
+
+def _grow(txn: lmdb.Transaction, view: bytes, more: tuple[int, int]) -> None:
+    before = txn.get(_SIZES + view)
+    count, size = _SIZE.unpack(before) if before else (0, 0)
+    txn.put(_SIZES + view, _SIZE.pack(count + more[0], size + more[1]))
 
 
 class LmdbSnapshot:

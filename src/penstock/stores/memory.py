@@ -46,6 +46,13 @@ class MemoryStore:
     def views(self) -> dict[bytes, int]:
         return dict(self._applied)
 
+    def sizes(self) -> dict[bytes, tuple[int, int]]:
+        with self._lock:
+            return {
+                view: (len(records), sum(len(view) + len(key) + len(record) for key, record in records.items()))
+                for view, records in self._records.items()
+            }
+
     def drop(self, view: bytes) -> None:
         with self._lock:
             self._records.pop(view, None)
