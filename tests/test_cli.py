@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -137,12 +139,16 @@ def test_ingest_reads_a_file_and_lists_what_it_refused(tmp_path: Path) -> None:
     assert " item: " in people.stdout
 
 
-def test_a_demo_that_is_told_to_end_leaves_no_process_behind(tmp_path: Path) -> None:
-    """SIGTERM while it serves: its server, writer and workers are gone with it."""
+def test_a_demo_has_a_shop_window_and_leaves_no_process_behind(tmp_path: Path) -> None:
+    """The simulated shop is open while it serves; on SIGTERM its server, writer and workers are gone with it."""
     command = [sys.executable, "-m", "penstock.cli", "demo", "--smoke", "--serve", "--home", str(tmp_path / "home")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         assert demo.stdout is not None
-        assert any("still serving" in line for line in demo.stdout)
+        said = next(line for line in demo.stdout if "still serving" in line)
+        window = re.search(r"http://\S+/shop", said)
+        assert window is not None
+        with urlopen(window[0], timeout=20) as page:
+            assert "Popular now" in page.read().decode()
         demo.terminate()
         assert demo.wait(60) == 128 + signal.SIGTERM
         # The lock is free only once nobody writes there.

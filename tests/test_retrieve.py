@@ -68,7 +68,11 @@ def test_find_equals_the_plain_definition_to_the_bit(source: Source, visits: Any
     assert set(source.because(query, index, found.items).tolist()) <= {0, *recent}
 
 
-@pytest.mark.parametrize("source", [s for s in SOURCES if isinstance(s, Covisits | Similar)], ids=repr)
+# Without decay, items often pass on the same.
+NEIGHBOURS = [*(s for s in SOURCES if isinstance(s, Covisits | Similar)), Similar(decay=1.0, recent=4)]
+
+
+@pytest.mark.parametrize("source", NEIGHBOURS, ids=repr)
 @settings(max_examples=100, deadline=None)
 @given(visits=VISITS, recent=RECENT)
 def test_because_names_the_recent_item_that_passed_on_most(source: Any, visits: Any, recent: list[int]) -> None:

@@ -173,6 +173,9 @@ def test_somebody_else_starts_cold_and_somebody_known_does_not(visit: Callable[.
     one.click(0)
     page.click(".who summary")
     one.check()
+    box = page.locator(".who form").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= PHONE[0]
     page.click("text=Be another shopper")
     page.locator(".tier b", has_text="popular").wait_for()
     page.click(".who summary")
