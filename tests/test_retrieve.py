@@ -69,7 +69,7 @@ def test_find_equals_the_plain_definition_to_the_bit(source: Source, visits: Any
 
 
 # Without decay, items often pass on the same.
-NEIGHBOURS = [*(s for s in SOURCES if isinstance(s, Covisits | Similar)), Similar(decay=1.0, recent=4)]
+NEIGHBOURS = [*(s for s in SOURCES if isinstance(s, Covisits | Similar)), Similar(decay=1.0, norm=0.0)]
 
 
 @pytest.mark.parametrize("source", NEIGHBOURS, ids=repr)
