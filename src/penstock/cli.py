@@ -24,6 +24,7 @@ class _Later:
 
 
 commands = _Later("penstock.commands")
+care = _Later("penstock.care")
 demo_main = _Later("penstock.demo.main")
 
 cli = typer.Typer(
@@ -155,6 +156,17 @@ def explain(
 ) -> None:
     """Say what one decision knew, where each item came from, and what put it in its place."""
     commands.explain(id=id, app=app, home=home, most=most, json=json)
+
+
+@cli.command()
+def doctor(
+    app: AppFile = None,
+    home: Home = HOME,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Where the server would listen.")] = 8000,
+    json: Json = False,
+) -> None:
+    """Name what is missing or wrong here and in the home folder, with the command that mends it; exit 1 if anything."""
+    care.doctor(app=app, home=home, named=home != HOME, port=port, json=json)
 
 
 @release.command("list")

@@ -42,6 +42,20 @@ def app_file(file: Path | None) -> Path:
     return file or (here if here.is_file() else BUILT_IN)
 
 
+def existing(home: Path) -> None:
+    """Checks that a home folder has a log: whoever only reads must not make one under a mistyped name.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    if not (home / "log.sqlite").exists():
+        raise NotFoundError(
+            "a home is a folder with a log in it",
+            got=f"{home}, which {'has none' if home.is_dir() else 'is not there'}",
+            remedy="correct --home, or begin with penstock ingest FILE or penstock serve",
+        )
+
+
 def say(result: dict[str, Any], text: str, json: bool) -> None:
     """Prints for people, or one JSON object."""
     print(json_.dumps(result) if json else text)
@@ -74,6 +88,8 @@ def ingest(
     json: bool,
 ) -> None:  # fmt: skip
     system = open_app(app, home)
+    if rejects or archive:
+        existing(home)
     printer = Printer(json)
     # Listing needs no lock; writing beside a running server would go unseen by it.
     with nullcontext() if rejects else HomeLock(home), _log(system) as log:
@@ -102,6 +118,7 @@ def ingest(
 
 def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, json: bool) -> None:
     system = open_app(app, home)
+    existing(home)
     begin, end = steps(Printer(json))
     try:
         trained = system.train(decision, promote=promote, step=begin)
@@ -146,6 +163,7 @@ def serve(
 
 def audit(*, app: Path | None, home: Path, decisions: int, seed: int, json: bool) -> None:
     system = open_app(app, home)
+    existing(home)
     printer = Printer(json)
     result: dict[str, Any] = {}
     with _log(system) as log:
@@ -188,6 +206,7 @@ def served_audit(system: App, log: Any, most: int, seed: int, progress: Progress
 
 def explain(*, id: str, app: Path | None, home: Path, most: int, json: bool) -> None:
     system = open_app(app, home)
+    existing(home)
     found = next(iter(logged(home / DECISIONS, id=id)), None)
     if found is None:
         raise NotFoundError(

@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 _BAR = 30
+_MARKS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "wrong": ("✗", "wrong", "red")}
+"""By state: the mark, the same in ASCII, and its colour."""
 _ROWS = (("served", ""), ("popularity", "popular_"), ("co-visits", "covisit_"), ("most recent", "recent_"))
 
 
@@ -71,6 +73,15 @@ class Printer:
             taken = f"{perf_counter() - start:.1f} s"
             words = filter(None, [title, step.text])
             self.line(Text.assemble((mark, "green" if done else "red"), " ", "  ".join(words), (f"  {taken}", "dim")))
+
+    def verdict(self, state: str, name: str, text: str, remedy: str = "") -> None:
+        """One thing that was looked at: ``ok``, ``warn`` or ``wrong``, and below it what mends it."""
+        mark, plain, colour = _MARKS[state]
+        # Further lines of the text stand below its first one.
+        told = text.replace("\n", "\n" + " " * 21)
+        self.line(Text.assemble((plain if self._ascii else mark, colour), f" {name:<18} ", told))
+        if remedy:
+            self.line(Text.assemble(" " * 21, ("-> " if self._ascii else "→ ", "dim"), remedy))
 
     def line(self, text: str | Text) -> None:
         """One line of text for people."""

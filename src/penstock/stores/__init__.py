@@ -1,6 +1,6 @@
 """Stores move opaque records by view and key, and know nothing of features."""
 
-from penstock.stores.lmdb import LmdbStore
+from penstock.stores.lmdb import LmdbStore, trusted
 from penstock.stores.memory import MemoryStore
 
-__all__ = ["LmdbStore", "MemoryStore"]
+__all__ = ["LmdbStore", "MemoryStore", "trusted"]

@@ -35,6 +35,12 @@ def _boot() -> bytes:
     return path.read_bytes().strip() if path.exists() else b""
 
 
+def trusted(path: Path) -> bool:
+    """Whether LMDB may look at a store's files: the machine has not gone down while they were open."""
+    mark = path / _MARK
+    return not mark.exists() or mark.read_bytes() == _boot() != b""
+
+
 class LmdbStore:
     """Records in one LMDB environment at `path`; keys are the view's 8 bytes and the entity's codes.
 
@@ -126,6 +132,17 @@ class LmdbStore:
 
     def scan(self, view: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield from self._under(view)
+
+    @property
+    def records(self) -> int:
+        """How many records there are, a few of the store's own among them."""
+        return int(self._env.stat()["entries"])
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Bytes taken so far, pages that are free again included, and the most that it may grow to."""
+        info = self._env.info()
+        return (info["last_pgno"] + 1) * self._env.stat()["psize"], info["map_size"]
 
     def views(self) -> dict[bytes, int]:
         return {view: int.from_bytes(done, "little") for view, done in self._under(_APPLIED)}
