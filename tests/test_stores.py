@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     made = STORES[request.param](tmp_path / "store")
     yield made
     made.close()
+
+
+def sizes(records: Mapping[bytes, Mapping[bytes, bytes]]) -> dict[bytes, tuple[int, int]]:
+    """Records and bytes of each view that has some, by definition."""
+    return {
+        view: (len(held), sum(len(view) + len(key) + len(record) for key, record in held.items()))
+        for view, held in records.items()
+        if held
+    }
 
 
 def content(store: Store) -> tuple[dict[bytes, int], dict[bytes, dict[bytes, bytes]], int, int]:
@@ -123,6 +132,7 @@ def test_any_writes_leave_what_a_dictionary_would(
             for view, key, record in triples:
                 records[view][key] = record
         assert content(store) == (applied, {view: records[view] for view in applied}, last, 10 * last)
+        assert {view: size for view, size in store.sizes().items() if size[0]} == sizes(records)
     store.close()
 
 
@@ -138,6 +148,23 @@ def test_a_snapshot_does_not_see_a_later_write(tmp_path: Path) -> None:
         store.drop(A)
         assert before.get(A, [b"k"]) == [b"old"]
         assert (before.offset, before.newest) == (1, 10)
+    store.close()
+
+
+def test_a_store_that_took_down_no_sizes_is_measured_when_it_is_opened(tmp_path: Path) -> None:
+    """As an earlier version left it; readers that come before a writer find none."""
+    store = LmdbStore(tmp_path)
+    store.write([(A, b"k", b"1"), (A, b"l", b"22"), (B, b"k", b"333")], {A: 1, B: 1}, 1, 10)
+    expected = store.sizes()
+    with store._env.begin(write=True) as txn:
+        for view in (A, B):
+            assert txn.delete(lmdb_module._SIZES + view)
+    store.close()
+    reader = LmdbStore(tmp_path, read_only=True)
+    assert reader.sizes() == {}
+    reader.close()
+    store = LmdbStore(tmp_path)
+    assert store.sizes() == expected == {A: (2, 8 * 2 + 2 + 3), B: (1, 8 + 1 + 3)}
     store.close()
 
 

@@ -8,9 +8,6 @@ from typing import Any
 
 from prometheus_client.samples import Sample
 
-OWN = ("/console", "/favicon")
-"""Addresses whose requests are not the shop's."""
-
 
 def figures(samples: Iterable[Sample]) -> dict[str, Any]:
     """Everything counted since the server started, over all of its processes.
@@ -34,7 +31,7 @@ def figures(samples: Iterable[Sample]) -> dict[str, Any]:
             releases[labels["release"]] += value
         elif name == "penstock_events_total":
             events[labels["result"]] += value
-        elif name == "penstock_http_requests_total" and not labels["path"].startswith(OWN):
+        elif name == "penstock_http_requests_total" and not _own(labels["path"]):
             codes["requests"] += value
             kind = {"4": "refused", "5": "failed"}.get(labels["status"][0])
             if kind is not None:
@@ -53,6 +50,11 @@ def figures(samples: Iterable[Sample]) -> dict[str, Any]:
         "in_flight": in_flight, "bounds": [float(bound) for bound in sorted(bounds, key=float)[:-1]],
         "stages": stages, "freshness": freshness,
     }  # fmt: skip
+
+
+def _own(path: str) -> bool:
+    """Whether this is an address of the console itself."""
+    return path == "/" or path.startswith("/console/")
 
 
 def _empty() -> dict[str, Any]:
