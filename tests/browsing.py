@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import pytest
+
+api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e '.[dev]'")
 
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 DESKTOP, PHONE = (1280, 900), (375, 812)
+
+
+@contextmanager
+def chromium(path: str) -> Iterator[Any]:
+    """The browser at `path`. An event loop of its own runs meanwhile, so no longer than a module's tests."""
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 class Visit:
@@ -28,11 +43,14 @@ class Visit:
         wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert self.page.evaluate(wide) == 0
 
+    def tones(self, names: list[str]) -> dict[str, str]:
+        """The style's colours of these names, #rrggbb."""
+        script = "names => names.map(n => getComputedStyle(document.documentElement).getPropertyValue('--' + n).trim())"
+        return dict(zip(names, self.page.evaluate(script, names), strict=True))
+
     def weak(self, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], float]:
         """Of pairs of the style's colours, by name, those with less contrast than WCAG asks of text, 4.5."""
-        names = sorted({name for pair in pairs for name in pair})
-        script = "names => names.map(n => getComputedStyle(document.documentElement).getPropertyValue('--' + n).trim())"
-        tone = dict(zip(names, self.page.evaluate(script, names), strict=True))
+        tone = self.tones(sorted({name for pair in pairs for name in pair}))
         found = {pair: contrast(tone[pair[0]], tone[pair[1]]) for pair in pairs}
         return {pair: ratio for pair, ratio in found.items() if ratio < 4.5}
 

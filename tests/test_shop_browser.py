@@ -8,20 +8,15 @@ from typing import Any
 
 import pytest
 
+import browsing
 import helpers
 import penstock as ps
+from browsing import DESKTOP, PHONE, luminance
 from penstock.demo.window import catalogue_of
 from penstock.shop.catalogue import Catalogue, Known
 
-api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e '.[dev]'")
-
 WORLD = ps.World(seed=3, shoppers=80, items=60, categories=6, days=4, sessions=5)
 KNOWN = str(helpers.history()[-1]["user"])
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-DESKTOP, PHONE = (1280, 900), (375, 812)
 
 
 @pytest.fixture(scope="module")
@@ -36,29 +31,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chromium(need: Callable[[str, str], str]) -> Iterator[Any]:
-    path = need("chromium", "chromium")
-    with api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
+    with browsing.chromium(need("chromium", "chromium")) as browser:
         yield browser
-        browser.close()
 
 
-class Visit:
-    """One person's page, and everything that the browser complained of."""
-
-    def __init__(self, browser: Any, url: str, size: tuple[int, int], **options: Any) -> None:
-        self.context = browser.new_context(viewport={"width": size[0], "height": size[1]}, base_url=url, **options)
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("response", lambda answer: answer.status >= 400 and self.complaints.append(answer.url))
-
-    def check(self) -> None:
-        """Nothing went wrong so far, and nothing sticks out to the right."""
-        assert self.complaints == []
-        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert self.page.evaluate(wide) == 0
+class Visit(browsing.Visit):
+    """One person at the window."""
 
     @property
     def decided(self) -> list[str]:
@@ -144,7 +122,7 @@ def test_the_keyboard_is_enough(visit: Callable[..., Visit]) -> None:
     name = page.evaluate("document.activeElement.querySelector('b').textContent")
     page.keyboard.press("Enter")
     page.locator(".product h1", has_text=name).wait_for()
-    api.expect(page.locator(".product h1")).to_be_focused()
+    browsing.api.expect(page.locator(".product h1")).to_be_focused()
     page.locator("#q").focus()
     page.keyboard.type("tab")
     page.keyboard.press("Enter")
@@ -212,24 +190,8 @@ def test_text_stands_out_from_its_ground(visit: Callable[..., Visit], scheme: st
     """Ink, soft ink, accent and button text have the contrast that WCAG asks of text, 4.5, on what they stand on."""
     one = visit(color_scheme=scheme)
     one.page.goto("/shop")
-    names = ["ground", "raised", "tint", "ink", "soft", "accent", "on-accent"]
-    script = "names => names.map(n => getComputedStyle(document.documentElement).getPropertyValue('--' + n).trim())"
-    tone = dict(zip(names, one.page.evaluate(script, names), strict=True))
-    assert (luminance(tone["ground"]) < 0.2) == (scheme == "dark")
+    dark = luminance(one.tones(["ground"])["ground"]) < 0.2
+    assert dark == (scheme == "dark")
     pairs = [("ink", "ground"), ("ink", "raised"), ("ink", "tint"), ("soft", "ground"), ("soft", "raised"),
              ("accent", "ground"), ("accent", "tint"), ("on-accent", "accent")]  # fmt: skip
-    assert {
-        pair: contrast(tone[pair[0]], tone[pair[1]]) for pair in pairs if contrast(tone[pair[0]], tone[pair[1]]) < 4.5
-    } == {}
-
-
-def luminance(tone: str) -> float:
-    """Relative luminance of #rrggbb, as WCAG defines it."""
-    parts = [int(tone[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def contrast(one: str, other: str) -> float:
-    light, dark = sorted([luminance(one), luminance(other)], reverse=True)
-    return (light + 0.05) / (dark + 0.05)
+    assert one.weak(pairs) == {}

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 import pytest
 
@@ -132,6 +133,24 @@ def test_a_click_posted_to_any_worker_is_in_the_next_answer_of_every_other(serve
         found = re.search(r'^penstock_events_total\{result="accepted"\} (\S+)', text, re.MULTILINE)
         assert found is not None
         assert float(found[1]) == posted
+
+
+def test_who_signs_in_at_one_worker_is_signed_in_at_every_other_and_sees_the_figures_of_all(
+    server: helpers.Server, home: Path
+) -> None:
+    workers = lines(server)
+    token = (home / "operator-token").read_text().strip()
+    workers[0].request("POST", "/console/sign-in", urlencode({"token": token}), {"Sec-Fetch-Site": "same-origin"})
+    with workers[0].getresponse() as response:
+        assert response.status == 303
+        cookie = response.headers["set-cookie"].split(";")[0]
+    for line in workers:
+        assert line.ask("POST", "/v1/decide/home", {"user": "at-every-worker"})[0] == 200
+    for line in workers:
+        line.request("GET", "/console/live", headers={"Cookie": cookie})
+        with line.getresponse() as response:
+            assert response.status == 200
+            assert json.loads(response.read())["decisions"] == WORKERS
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_others_go_on(server: helpers.Server) -> None:
