@@ -34,7 +34,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog="Start with: penstock demo",
+    epilog="Start with: penstock demo, then: penstock init myshop --from history.csv",
 )
 release = typer.Typer(
     help="List releases, and move the pointer to the champion.", no_args_is_help=True, rich_markup_mode=None
@@ -73,6 +73,20 @@ def demo(
         app=app, home=home, events=events, mapping=mapping, last=last, clients=clients, workers=workers,
         size=size, seed=seed, stay=serve, port=port, smoke=smoke, json=json,
     )  # fmt: skip
+
+
+@cli.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The new folder; its name becomes the app's.")],
+    history: Annotated[
+        Path | None, typer.Option("--from", help="A file of events, whose columns it guesses; a small simulated one.")
+    ] = None,
+    app: Annotated[str, typer.Option("--app", help="The application to start from.")] = "nextbest",
+    force: Annotated[bool, typer.Option("--force", help="Write over files that are there already.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a folder of your own to start from: an app, a mapping, a test and what to do next."""
+    commands.init(folder=folder, history=history, starter=app, force=force, json=json)
 
 
 @cli.command()

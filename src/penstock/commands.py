@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from os.path import relpath
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from penstock import audit as audits
-from penstock import console, shop
+from penstock import console, scaffold, shop
 from penstock.app import App, load
 from penstock.errors import MappingError, NotFoundError, PenstockError, RequestError
 from penstock.events import Event, Mapping, ingest_file
@@ -81,6 +83,24 @@ def steps(printer: Printer) -> tuple[Callable[[str], Progress], Callable[[], Non
 def _block(printer: Printer, title: str) -> Iterator[Progress]:
     with printer.step(title) as step:
         yield step.progress
+
+
+def init(*, folder: Path, history: Path | None, starter: str, force: bool, json: bool) -> None:
+    sample = scaffold.sampled(history) if history else None
+    guess = scaffold.guess(sample) if sample else None
+    events = str(history.resolve() if history.is_absolute() else relpath(history, folder)) if history else None
+    files = scaffold.files_of(starter, folder, events, guess)
+    scaffold.write(folder, files, force=force)
+    result: dict[str, Any] = {"folder": str(folder), "files": list(files)}
+    lines = [f"wrote {', '.join(files)} in {folder}"]
+    if sample and guess:
+        cls = event_type(load(folder / "app.py"), guess.mapping)
+        checked = scaffold.check(sample, guess.mapping, cls)
+        result |= {**scaffold.told(guess), **checked.counts()}
+        lines += ["", *scaffold.lines(guess), str(checked), *(str(one.error) for one in checked.refused[:3])]
+    lines += ["", f"next: cd {quote(str(folder))} && penstock ingest {quote(events or scaffold.SAMPLE)}"]
+    lines[-1] += " --mapping mapping.toml"
+    say(result, "\n".join(lines), json)
 
 
 def ingest(

@@ -22,7 +22,7 @@ import uvloop
 from penstock.aggregates import Count
 from penstock.app import App
 from penstock.clock import HOUR, duration
-from penstock.commands import BUILT_IN, open_app, served_audit, steps
+from penstock.commands import app_file, open_app, served_audit, steps
 from penstock.demo.baselines import score_baselines, touch
 from penstock.demo.figures import hit_rate, mrr
 from penstock.demo.replay import replay
@@ -47,7 +47,7 @@ def run(
     printer = Printer(json)
     began = time.perf_counter()
     _empty(home)
-    file = app or BUILT_IN
+    file = app_file(app)
     system = open_app(file, home)
     with printer.step(f"read {events.name}" if events else "simulate a shop") as step:
         size = 12_000 if smoke else size
