@@ -386,7 +386,7 @@ def test_views_are_shown_with_offset_and_size_as_the_store_has_them(app: ps.App,
     for name, view in app.views.items():
         records = list(runtime.store.scan(view.version))
         total = sum(len(view.version) + len(key) + len(record) for key, record in records)
-        _, by, version, features, applied, behind, count, bytes_ = found[name]
+        _, by, behind, applied, count, bytes_, features, version = found[name]
         assert (by, version, features) == (", ".join(view.by), view.version.hex(), str(len(view.features)))
         assert (applied, behind, count, bytes_) == (f"{runtime.log.end:,}", "0", f"{len(records):,}", size(total))
 
@@ -405,19 +405,19 @@ def test_a_view_of_an_older_release_is_shown_as_kept(tmp_path: Path) -> None:
             operator.sign_in()
             found = rows(operator.get("/console/views"))[1:]
         assert [row[0] for row in found] == ["Shopper", "Product", "Interest", "Shopper"]
-        assert found[0][2] == app.views["Shopper"].version.hex()
-        assert found[3][1:3] == ["kept for a release", old]
+        assert found[0][7] == app.views["Shopper"].version.hex()
+        assert (found[3][1], found[3][7]) == ("kept for a release", old)
 
 
 def test_releases_are_shown_with_report_and_moved_by_their_buttons(app: ps.App, operator: Operator) -> None:
     first, second = app.registry.ids()
     listed = rows(operator.get("/console/releases"))[1:]
-    assert [(row[0], row[2], row[8]) for row in listed] == [
+    assert [(row[0], row[1], row[2]) for row in listed] == [
         (second, "Champion", "Roll back"), (first, "–", "Promote"),
     ]  # fmt: skip
     report = json.loads((app.home / "releases" / first / "report.json").read_text())
     chosen = next(one for one in report["candidates"] if one["name"] == report["chosen"])
-    assert f"MRR@{report['k']} {chosen['scores']['mrr']['mean']:.4f} (" in listed[1][4]
+    assert f"MRR@{report['k']} {chosen['scores']['mrr']['mean']:.4f} (" in listed[1][6]
     page = operator.get(f"/console/releases/{first}/report")
     assert page.text == (app.home / "releases" / first / "report.html").read_bytes()
     part = {"HX-Request": "true"}
@@ -426,7 +426,7 @@ def test_releases_are_shown_with_report_and_moved_by_their_buttons(app: ps.App, 
         assert answer.status == 200
         assert f"{then} is champion of home" in Page(answer.text).words
         until(lambda then=then: operator.call("POST", "/v1/decide/home", {"user": KNOWN}).json["release"] == then)
-        assert {row[0]: row[2] for row in rows(operator.get("/console/releases"))[1:]}[then] == "Champion"
+        assert {row[0]: row[1] for row in rows(operator.get("/console/releases"))[1:]}[then] == "Champion"
 
 
 @pytest.mark.parametrize("name", ["none", "..", "%2e%2e", "..%2f..%2fetc", "promotions.jsonl", "%ff"])
@@ -451,7 +451,7 @@ def test_a_damaged_release_is_listed_and_cannot_be_moved(tmp_path: Path) -> None
             operator = Operator(call)
             operator.sign_in()
             listed = {row[0]: row for row in rows(operator.get("/console/releases"))[1:]}
-            assert listed["damaged"][3:] == ["damaged", "–", "–", "–", "–", "–"]
+            assert listed["damaged"][1:] == ["–", "–", "–", "?", "damaged", "–", "–", "–"]
             assert operator.get("/console/views").status == 200
 
 

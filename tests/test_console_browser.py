@@ -81,7 +81,9 @@ def decide(url: str, count: int, user: str = KNOWN) -> str:
 
 def shown(page: Any) -> int:
     """The decisions of the last minute, by the table of tiers."""
-    return sum(int(cell) for cell in page.locator("[data-rows=tiers] td:nth-child(2)").all_inner_texts())
+    return sum(
+        int(cell.replace(",", "")) for cell in page.locator("[data-rows=tiers] td:nth-child(2)").all_inner_texts()
+    )
 
 
 def figure(page: Any, name: str) -> str:

@@ -67,7 +67,7 @@ def explanation(told: Explanation) -> Markup:
         tag("h3", "Decision ", tag("code", v["decision_id"])),
         tag("dl", *[tag("div", tag("dt", name), tag("dd", value)) for name, value in facts], class_="facts"),
         grid("Items in the order of the answer", ("Place", "Item", "Score", "Propensity", "Why", "Features"), rows,
-             (4, 5), "items"),
+             (1, 4, 5), "items"),
     )  # fmt: skip
 
 

@@ -55,22 +55,27 @@ def status(health: Health) -> Markup:
 
 
 def views(found: Sequence[ViewState], end: int) -> Markup:
-    """Every view version that the store holds, how far it has come, and its size."""
+    """Every view version that the store holds, how far it has come, and its size.
+
+    Args:
+        end: where the log ends, as this process last saw it.
+    """
+    end = max([end, *(view.applied for view in found)])
     rows = [
         (
             view.name or "?",
             ", ".join(view.by) or ("one for all" if view.features is not None else "kept for a release"),
-            tag("code", view.version),
-            "–" if view.features is None else f"{view.features:,}",
-            f"{view.applied:,}",
             "0" if view.applied >= end else tag("b", f"{end - view.applied:,}", class_="bad"),
+            f"{view.applied:,}",
             f"{view.records:,}",
             size(view.bytes),
+            "–" if view.features is None else f"{view.features:,}",
+            tag("code", view.version),
         )
         for view in found
     ]
-    head = ("View", "By", "Version", "Features", "Applied offset", "Behind", "Records", "Size")
-    return grid(f"The log ends at offset {end:,}", head, rows, (1, 2))
+    head = ("View", "By", "Behind", "Applied offset", "Records", "Size", "Features", "Version")
+    return grid(f"The log ends at offset {end:,}", head, rows, (1, 7))
 
 
 def releases(found: Sequence[ReleaseState], session: Session, notice: str | Markup = "") -> Markup:
@@ -80,20 +85,20 @@ def releases(found: Sequence[ReleaseState], session: Session, notice: str | Mark
     rows = [
         (
             tag("code", one.id),
-            one.decision,
             tag("b", one.state.capitalize(), class_="good") if one.state else "–",
-            one.model,
-            one.score or "–",
-            f"{one.until:,}" if one.until is not None else "–",
-            moment(one.trained),
+            _move(one, session),
             tag("a", "Report", href=f"/console/releases/{quote(one.id, safe='')}/report", target="_blank",
                 rel="noopener", aria_label=f"Report of {one.id}") if one.report else "–",
-            _move(one, session),
+            one.decision,
+            one.model,
+            one.score or "–",
+            moment(one.trained),
+            f"{one.until:,}" if one.until is not None else "–",
         )
         for one in found
     ]  # fmt: skip
-    head = ("Release", "Decision", "State", "Model", "Score (95%)", "Events below", "Trained (UTC)", "Report", "Move")
-    return join(notice, grid("Newest first", head, rows, (1, 2, 3, 4, 6, 7, 8)))
+    head = ("Release", "State", "Move", "Report", "Decision", "Model", "Score (95%)", "Trained (UTC)", "Events below")
+    return join(notice, grid("Newest first", head, rows, range(1, 8)))
 
 
 def _move(one: ReleaseState, session: Session) -> Markup | str:

@@ -128,7 +128,7 @@
     const tiers = TIERS.map((tier, at) => {
       const count = found.tiers[tier] ?? 0;
       const share = found.count ? (100 * count) / found.count : 0;
-      return row([tier, String(count), found.count ? `${share.toFixed(1)} %` : "–"], 0, share, `tint-${at + 1}`);
+      return row([tier, count.toLocaleString("en"), found.count ? `${share.toFixed(1)} %` : "–"], 0, share, `tint-${at + 1}`);
     });
     place("waterfall").replaceChildren(...(stages.length ? stages : [row(["no decision in the last minute", "–", "–"], 0, 0, "tint-none")]));
     place("tiers").replaceChildren(...tiers);
