@@ -59,7 +59,7 @@ const Charts = (() => {
     const options = {
       width: place.clientWidth,
       height: 150,
-      padding: [8, 8, 0, 0],
+      padding: [8, 26, 0, 0],
       cursor: { drag: { x: false, y: false }, points: { size: 5 } },
       scales: {
         x: { range: () => [drawn.get(name).start, drawn.get(name).end] },
