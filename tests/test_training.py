@@ -195,6 +195,48 @@ def test_events_beyond_until_are_not_learned_from(app: ps.App) -> None:
     assert short.report["data"]["events"] == log.end // 2
 
 
+def gappy(folder: Path, days: list[int], each: int = 60) -> ps.App:
+    """An app whose shoppers came on these days only, `each` times a day."""
+    app = helpers.load_app(folder)
+    app.ingest(
+        {
+            "time": helpers.rfc3339(day * DAY + n * 10 * MINUTE + 1_767_225_600_000_000), "id": f"{day}-{n}",
+            "user": f"u{n % 7}", "item": f"i{n * n % 11}", "kind": "view",
+        }
+        for day in days for n in range(each)
+    )  # fmt: skip
+    return app
+
+
+def test_days_without_events_are_passed_over(tmp_path: Path) -> None:
+    """A shop that was closed for nine days before the last one learns from the days before those."""
+    with gappy(tmp_path, [0, 1, 2, 3, 4, 5, 15]) as app:
+        report = app.train().report
+    assert report["data"]["valid_labels"] == 60
+    assert report["data"]["train_labels"] >= 60
+
+
+def test_a_history_of_one_moment_is_told_with_the_remedy(tmp_path: Path) -> None:
+    """Where there is nothing to learn from before what chooses, the message says what to do."""
+    with gappy(tmp_path, [0], each=1) as app, pytest.raises(ReleaseError, match="ingest more history"):
+        app.train()
+
+
+def test_a_newest_span_without_the_goal_is_told_with_a_wider_one(tmp_path: Path) -> None:
+    """The message says which span is empty and what to write in the app file; written so, it trains."""
+    with gappy(tmp_path, list(range(20))) as app:
+        late = {"user": "u1", "item": "i1", "kind": "cart", "time": helpers.rfc3339(22 * DAY + 1_767_225_600_000_000)}
+        app.ingest([late])
+        with pytest.raises(ReleaseError) as refused:
+            app.train()
+        assert 'valid="3d"' in str(refused.value)
+        assert refused.value.got.startswith("none between 2026-01-22")
+        home = app.decisions["home"]
+        rank = replace(home.recipe.rank, valid="3d", labels="6d")
+        app.decisions["home"] = replace(home, recipe=replace(home.recipe, rank=rank))
+        assert app.train().release
+
+
 def test_an_empty_log_and_a_goal_that_never_happens_are_refused(app: ps.App) -> None:
     with pytest.raises(ReleaseError, match="empty log"):
         fitted(app)

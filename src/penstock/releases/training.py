@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.clock import SECOND, duration
+from penstock.clock import DAY, SECOND, duration
 from penstock.errors import ReleaseError
 from penstock.evaluate import Candidate, Comparison, binned, compare, render
 from penstock.learn import Dataset, Impressions, Labels, Model, Recipe, Replay, SourceOrder, Trees, fit_trees
@@ -134,8 +134,37 @@ def _spans(recipe: Recipe, replay: Replay | None) -> list[tuple[int, int]]:
     # A short history still trains, on spans of a fifth of what there is.
     width = min(width, max(1, (end - first) // 5))
     count = min(count, 4) if width < duration(recipe.rank.valid) else count
-    spans = [(end - (i + 1) * width, end - i * width) for i in reversed(range(count))]
-    return [span for span in spans if span[0] > first] or spans[-2:]
+    # A shop may be closed for days: to learn from, the newest spans count in which something happened.
+    held = _held(replay, first, end, width)
+    if held[:1] != [0] or len(held) < 2:
+        raise _nothing(recipe, (first, end), width, held)
+    places = list(range(count)) if recipe.rank.examples == "shown" else held[:count]
+    spans = [(end - (i + 1) * width, end - i * width) for i in reversed(places)]
+    whole = [span for span in spans if span[0] > first]
+    return whole if len(whole) > 1 else spans[-2:]
+
+
+def _held(replay: Replay, first: int, end: int, width: int) -> list[int]:
+    """The spans that hold labels, by their places counted back from the newest, 0."""
+    rows, labels = replay.rows, replay.labels(first, end)
+    time = rows.time[np.searchsorted(rows.offset, labels.asks.known)]
+    return [int(place) for place in np.unique((end - 1 - time) // width)]
+
+
+def _nothing(recipe: Recipe, whole: tuple[int, int], width: int, held: Sequence[int]) -> ReleaseError:
+    """What to do where the newest span or all before it hold no label."""
+    first, end = whole
+    empty = (first, end - width) if held[:1] == [0] else (end - width, end)
+    wider = ""
+    if held and held[0]:
+        days = -(-(held[0] + 1) * width // DAY)
+        # Spans are never wider than a fifth of the history.
+        wider = f' write valid="{days}d" in the app file,' if days * DAY <= (end - first) // 5 else ""
+    return ReleaseError(
+        f"events match the goal {recipe.rank.goal} in the newest span, to choose a ranker by, and before it",
+        got=f"none between {_iso(empty[0])} and {_iso(empty[1])}",
+        remedy=f"ingest more history,{wider} or name another goal",
+    )
 
 
 def _examples(
@@ -160,12 +189,6 @@ def _part(
 ) -> tuple[Labels, Dataset]:
     rank = replay.recipe.rank
     labels = replay.labels(*span)
-    if not len(labels):
-        raise ReleaseError(
-            f"each training span holds events that match the goal {rank.goal}",
-            got=f"none between {_iso(span[0])} and {_iso(span[1])}",
-            remedy="ingest more history, widen valid and labels, or name another goal",
-        )
     before = int(labels.asks.known[0])
     seed = rank.seed + span[0] // SECOND
     drawn = np.sort(np.random.default_rng(seed).permutation(len(labels))[: rank.most_labels])
