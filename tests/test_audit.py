@@ -147,7 +147,7 @@ class Tampered:
     """A log whose rows were changed after the fact."""
 
     def __init__(self, log: Any, rows: Any) -> None:
-        self.end, self.strings, self._rows = log.end, log.strings, rows
+        self.end, self.strings, self.erasures, self._rows = log.end, log.strings, log.erasures, rows
 
     def read(self, start: int, stop: int) -> Any:
         return self._rows

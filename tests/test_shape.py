@@ -19,7 +19,7 @@ SOURCE = Path(penstock.__file__).parent
 LAYERS = [
     "errors", "types", "clock", "registry", "printing", "simulator", "aggregates", "laws", "events", "features",
     "stores", "engines", "retrieve", "learn", "evaluate", "releases", "serve", "web", "shop", "audit", "console",
-    "doctor", "app", "", "apps", "scaffold", "workers", "commands", "care", "demo", "cli",
+    "doctor", "forget", "app", "", "apps", "scaffold", "workers", "commands", "care", "demo", "cli",
 ]  # fmt: skip
 ORDER = [f"penstock.{layer}".rstrip(".") for layer in LAYERS]
 

@@ -183,6 +183,21 @@ def doctor(
     care.doctor(app=app, home=home, named=home != HOME, port=port, json=json)
 
 
+@cli.command()
+def forget(
+    entity: Annotated[str, typer.Argument(help="Whom, as FIELD=VALUE: user=u-123.")],
+    app: AppFile = None,
+    home: Home = HOME,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before erasing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would go; a server may be running.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Erase a person from everything in the home folder, and name the releases that learned from them."""
+    care.forget(entity=entity, app=app, home=home, yes=yes, dry_run=dry_run, json=json)
+
+
 @release.command("list")
 def release_list(home: Home = HOME, json: Json = False) -> None:
     """List the releases, oldest first; the champion of each decision is marked."""

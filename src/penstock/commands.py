@@ -204,6 +204,10 @@ def audit(*, app: Path | None, home: Path, decisions: int, seed: int, json: bool
     lines = [f"  {name}: {rows:,} rows differ" for name, rows in differ.items()]
     lines += [f"freshness: {found.stale:,} decisions missed an accepted event, by at most {found.stale_ms:.1f} ms"]
     lines += [f"lateness: for {found.late:,} decisions an event had happened and not yet arrived"]
+    if found.changed:
+        lines += [
+            f"{found.changed:,} decisions knew events erased since: {found.lost:,} of their values are passed over"
+        ]
     agree = "every value agrees" if found.decisions else "no served decision could be audited: serve some first"
     lines += [agree if not differ else "SERVING AND LOG DISAGREE"]
     say(result, "\n".join(lines), json)

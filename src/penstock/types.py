@@ -126,6 +126,26 @@ class Appended:
         return len(self.new) - self.accepted
 
 
+@dataclass(frozen=True)
+class Erasure:
+    """Events that were taken out of the log for good.
+
+    `offset` is the erasure's own place in the log: what was decided from an offset up to it, and above `first`, may
+    have known the events. `first` and `last` are the lowest and highest of their offsets, `events` their number, and
+    `time` when it was done, in microseconds.
+    """
+
+    offset: int
+    first: int
+    last: int
+    events: int
+    time: Micros
+
+    def concerns(self, offset: int) -> bool:
+        """Whether what was decided from `offset` may have known what is gone."""
+        return self.first < offset <= self.offset
+
+
 class Log(Protocol):
     """Durable, ordered by arrival, deduplicated by event id, readable from an offset (0-based)."""
 
@@ -143,6 +163,10 @@ class Log(Protocol):
     @property
     def newest(self) -> Micros:
         """The newest effective time in the log, 0 while empty."""
+
+    @property
+    def erasures(self) -> Sequence[Erasure]:
+        """What was taken out of it, oldest first: whatever was built before the last one is to be built anew."""
 
     def append(self, events: Sequence[Accepted], arrived: Micros | Sequence[Micros]) -> Appended: ...
 

@@ -36,6 +36,8 @@ class Explanation:
         ]
         if v["features_agree"] is not None:
             out.append("recomputed features agree" if v["features_agree"] else "RECOMPUTED FEATURES DIFFER")
+        elif v["erased_since"]:
+            out.append("recomputed features differ: events that this decision knew were erased since")
         for item in v["items"]:
             chance = "" if item["propensity"] == 1 else f", shown with chance {item['propensity']:.3g}"
             out.append(f"{item['place']:>3}  {item['item']}  score {item['score']:.4f}{chance}")
@@ -72,6 +74,7 @@ def explain(one: Decided, release: Release | None, log: Log, *, most: int = 20) 
         "context": one.context,
         "timings_ms": one.timings,
         "features_agree": None,
+        "erased_since": any(erasure.concerns(one.offset) for erasure in log.erasures),
         "candidates": len(one.items),
         "items": items,
     }
@@ -82,7 +85,9 @@ def explain(one: Decided, release: Release | None, log: Log, *, most: int = 20) 
     rows = log.read(0, one.offset)
     known = recomputed(one, release, NaiveEngine(rows, list(release.recipe.views), strings), strings)
     expected = digests(known.rows)
-    values["features_agree"] = expected == one.digests and len(expected) == DIGEST * len(release.recipe.assembler.names)
+    agree = expected == one.digests and len(expected) == DIGEST * len(release.recipe.assembler.names)
+    # What differs after an erasure proves nothing.
+    values["features_agree"] = None if values["erased_since"] and not agree else agree
     _reasons(values, one, release, known, log)
     return Explanation(values)
 

@@ -28,6 +28,8 @@ class Audit:
         decisions: recomputed; `rows`: their candidates; `values`: rows times features.
         mismatches: rows of decisions whose digest differs, by feature; empty when serving told the truth.
         stale: decisions that missed an event accepted before them; `stale_ms` by how long, at most (freshness).
+        changed: decisions that knew events which were erased since, and differ; `lost` the values that differ in
+            them, which nobody can recompute any more. They are not among `values`.
         late: decisions for which an event that had happened had not arrived yet (lateness: nobody could know).
     """
 
@@ -38,6 +40,8 @@ class Audit:
     stale: int = 0
     stale_ms: float = 0.0
     late: int = 0
+    changed: int = 0
+    lost: int = 0
     wrong: list[str] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
@@ -48,6 +52,8 @@ class Audit:
             "audit_values": self.values,
             "audit_mismatches": sum(self.mismatches.values()),
             "audit_mismatches_by_feature": dict(self.mismatches),
+            "audit_changed_by_erasure": self.changed,
+            "audit_values_lost_by_erasure": self.lost,
             "audit_wrong_decisions": self.wrong[:20],
             "stale_decisions": self.stale,
             "stale_ms_max": self.stale_ms,
@@ -84,26 +90,30 @@ def served(
     for done, i in enumerate(np.sort(drawn).tolist(), 1):
         one = usable[i]
         release = releases[str(one.release)]
-        _check(audit, one, release, naive, log.strings)
+        erased = any(erasure.concerns(one.offset) for erasure in log.erasures)
+        _check(audit, one, release, naive, log.strings, erased)
         arrivals.note(audit, one)
         if progress:
             progress(done, len(drawn))
     return audit
 
 
-def _check(audit: Audit, one: Decided, release: Release, naive: NaiveEngine, strings: Strings) -> None:
+def _check(audit: Audit, one: Decided, release: Release, naive: NaiveEngine, strings: Strings, erased: bool) -> None:
     recipe = release.recipe
     rows = recomputed(one, release, naive, strings).rows
     expected = digests(rows)
     audit.decisions += 1
     audit.rows += len(rows)
     audit.values += len(rows) * len(recipe.assembler.names)
-    for place, name in enumerate(recipe.assembler.names):
-        at = slice(place * DIGEST, (place + 1) * DIGEST)
-        if expected[at] != one.digests[at]:
-            audit.mismatches[name] += len(rows)
-            if one.id not in audit.wrong:
-                audit.wrong.append(one.id)
+    cut = [slice(place * DIGEST, (place + 1) * DIGEST) for place in range(len(recipe.assembler.names))]
+    differ = [name for name, at in zip(recipe.assembler.names, cut, strict=True) if expected[at] != one.digests[at]]
+    if differ and erased:
+        audit.changed += 1
+        audit.lost += len(rows) * len(differ)
+        audit.values -= len(rows) * len(differ)
+    elif differ:
+        audit.mismatches.update(dict.fromkeys(differ, len(rows)))
+        audit.wrong.append(one.id)
 
 
 @dataclass(frozen=True)
@@ -164,13 +174,15 @@ class _Arrivals:
 
     def __init__(self, rows: Mapping[str, Rows]) -> None:
         parts = [part for part in rows.values() if len(part)]
-        offset = np.concatenate([part.offset for part in parts])
+        none = np.zeros(0, np.int64)
+        offset = np.concatenate([none, *(part.offset for part in parts)])
         order = np.argsort(offset)
-        self._arrived = np.concatenate([part.arrived for part in parts])[order]
-        self._time = np.concatenate([part.time for part in parts])[order]
+        self._offset = offset[order]
+        self._arrived = np.concatenate([none, *(part.arrived for part in parts)])[order]
+        self._time = np.concatenate([none, *(part.time for part in parts)])[order]
 
     def note(self, audit: Audit, one: Decided) -> None:
-        later = slice(one.offset, None)
+        later = slice(int(np.searchsorted(self._offset, one.offset)), None)
         missed = self._arrived[later] < one.time
         if missed.any():
             audit.stale += 1

@@ -50,7 +50,8 @@ def _link(one: Brief) -> Markup:
 def explanation(told: Explanation) -> Markup:
     """What one decision knew, where each item came from, and what put it in its place."""
     v = told.values
-    agree = {True: "agree", False: tag("b", "DIFFER", class_="bad"), None: "not used"}[v["features_agree"]]
+    unknown = "differ: events that it knew were erased since" if v["erased_since"] else "not used"
+    agree = {True: "agree", False: tag("b", "DIFFER", class_="bad"), None: unknown}[v["features_agree"]]
     facts: list[tuple[str, str]] = [
         ("Decision", v["decision"]), ("For", v["entity"]), ("Time (UTC)", moment(v["time"])), ("Tier", v["tier"]),
         ("Release", v["release"] or "none"), ("Arm", v["arm"]), ("Knew events below", f"{v['offset']:,}"),

@@ -13,6 +13,7 @@ from penstock.clock import MINUTE, SECOND
 from penstock.doctor.finding import Finding, size, span
 from penstock.doctor.folder import weight
 from penstock.events import SqliteLog
+from penstock.events.erasure import begun
 from penstock.serve.decisions import DECISIONS
 
 MANY_REJECTS = 0.05
@@ -40,6 +41,9 @@ def log(held: SqliteLog) -> Iterator[Finding]:
         text = f"{end:,} in {size(bytes_)}"
         text += f", {below:,} of them in {len(segments)} Parquet segments of {size(archived)}" if segments else ""
         yield Finding("log", "events", "ok", text, values=values)
+    if begun(held.path):
+        told = "one was cut short: some of a person is still there"
+        yield Finding("log", "erasure", "wrong", told, "penstock forget FIELD=VALUE once more, with the server stopped")
     yield _newest(held)
     share = refused / (end + refused) if refused else 0.0
     told = f"{refused:,} dead letters" + (f", {share:.1%} of what came" if refused else "")

@@ -36,8 +36,9 @@ class StreamEngine:
         self.add(views)
 
     def _trust(self) -> None:
-        """Empties a store that was built from another log: its codes and offsets mean nothing beside this one."""
-        mine = self._log.id.encode()
+        """Empties a store that was built from another log, or from what has been erased since."""
+        gone = len(self._log.erasures)
+        mine = (f"{self._log.id}:{gone}" if gone else self._log.id).encode()
         with self._store.snapshot() as snapshot:
             held = snapshot.get(_OF, [b"log"])[0]
             offset, newest = snapshot.offset, snapshot.newest

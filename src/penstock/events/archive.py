@@ -1,10 +1,10 @@
-"""Old parts of the log as Parquet files: whole segments, each written once and read for ever."""
+"""Old parts of the log as Parquet files: whole segments, written once, and once more only to erase events in them."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +30,15 @@ class Archive:
         self.folder = folder
         self._last: tuple[str, pl.DataFrame] | None = None
 
-    def write(self, first: int, rows: Sequence[tuple[int, bytes]]) -> Segment:
-        """Writes a segment; it is on disk under its name when this returns."""
+    def write(self, first: int, rows: Sequence[tuple[int, bytes]], erasure: int = 0) -> Segment:
+        """Writes a segment; it is on disk under its name when this returns.
+
+        Args:
+            erasure: the number of the erasure for which it is written once more, under another name.
+        """
         self.folder.mkdir(exist_ok=True)
-        segment = Segment(first, first + len(rows), f"{first:015d}-{first + len(rows):015d}.parquet")
+        name = f"{first:015d}-{first + len(rows):015d}" + (f"-{erasure}" if erasure else "")
+        segment = Segment(first, first + len(rows), f"{name}.parquet")
         layouts, bodies = zip(*rows, strict=True)
         frame = pl.DataFrame({"layout": pl.Series(layouts, dtype=pl.Int64), "body": pl.Series(bodies, dtype=pl.Binary)})
         part = self.folder / f"{segment.file}.part"
@@ -48,6 +53,14 @@ class Archive:
             raise
         sync_folder(self.folder)
         return segment
+
+    def sweep(self, kept: Collection[str]) -> None:
+        """Deletes every file but those of the names `kept`."""
+        for path in self.folder.glob("*.parquet*"):
+            if path.name not in kept:
+                path.unlink()
+        if self.folder.exists():
+            sync_folder(self.folder)
 
     def read(self, segment: Segment, start: int, stop: int) -> tuple[int, Sequence[int], Sequence[bytes]]:
         """The first offset, layouts and bodies of what the segment holds of [start, stop)."""

@@ -16,6 +16,8 @@ from penstock.errors import DefinitionError
 from penstock.events.strings import codes_of
 from penstock.types import MISSING_INT, Array, Code, Field, Kind, Micros, Rows, Schema
 
+ERASED = 0
+"""Where a layout's number would stand: an event that is gone."""
 _MISSING: Mapping[Kind, Any] = {
     "text": 0, "int": MISSING_INT, "money": MISSING_INT, "float": np.nan, "bool": MISSING_INT,
 }  # fmt: skip
@@ -100,16 +102,16 @@ class Layouts:
         self.load(db)
 
     def rows(self, db: sqlite3.Connection, first: int, numbers: Sequence[int], bodies: Sequence[bytes]) -> list[Rows]:
-        """Consecutive records from offset `first` on, as rows of each layout among them."""
+        """Consecutive records from offset `first` on, as rows of each layout among them; erased ones are none."""
         offsets = np.arange(first, first + len(bodies))
         kinds = set(numbers)
-        if not kinds <= self._layouts.keys():
+        if not kinds <= self._layouts.keys() | {ERASED}:
             self.load(db)
-        if len(kinds) == 1:
+        if len(kinds) == 1 and ERASED not in kinds:
             return [self._of(numbers[0], bodies, offsets)]
         column = np.fromiter(numbers, np.int64)
         out = []
-        for number in sorted(kinds):
+        for number in sorted(kinds - {ERASED}):
             places = np.flatnonzero(column == number)
             out.append(self._of(number, [bodies[i] for i in places.tolist()], offsets[places]))
         return out

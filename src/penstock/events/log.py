@@ -17,11 +17,12 @@ import polars as pl
 from penstock.clock import Clock, SystemClock
 from penstock.errors import DefinitionError, NotFoundError, UnavailableError
 from penstock.events.archive import Archive, segments, sync_folder
+from penstock.events.erasure import erasures
 from penstock.events.layout import Layout, Layouts, joined
 from penstock.events.rejection import DeadLetter, Rejection, storable
 from penstock.events.strings import SqliteStrings
 from penstock.events.tables import connect, create, guarded, lookup, snapshot, transaction
-from penstock.types import Accepted, Appended, Array, Code, Micros, Progress, Rows, Schema
+from penstock.types import Accepted, Appended, Array, Code, Erasure, Micros, Progress, Rows, Schema
 
 DEDUPE_LAST = 10_000_000
 SEGMENT = 1 << 18
@@ -71,6 +72,7 @@ class SqliteLog:
         self._layouts = Layouts()
         self._strings = SqliteStrings(self._reader)
         self._end, self._newest = 0, 0
+        self._erasures: tuple[Erasure, ...] = ()
         try:
             with guarded(self.path, "opened"):
                 self._open(schemas, read_only)
@@ -93,6 +95,7 @@ class SqliteLog:
                 for schema in schemas:
                     self._layouts.declare(db, schema)
             sync_folder(self.path.parent)
+        self._erasures = erasures(self._reader())
         self._id = str(self._reader().execute("SELECT value FROM meta WHERE name = 'log'").fetchone()[0])
         self.refresh()
 
@@ -115,6 +118,11 @@ class SqliteLog:
     def end(self) -> int:
         """The offset that the next event will get."""
         return self._end
+
+    @property
+    def erasures(self) -> tuple[Erasure, ...]:
+        """What was taken out of it, oldest first; as it was when the log was opened."""
+        return self._erasures
 
     @property
     def newest(self) -> Micros:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from penstock.errors import UnavailableError
-from penstock.types import Accepted, Appended, Micros, Rows, Strings
+from penstock.types import Accepted, Appended, Erasure, Micros, Rows, Strings
 
 
 class RowsLog:
@@ -17,6 +17,7 @@ class RowsLog:
         self._rows = dict(rows)
         self.id = "rows"
         self.strings = strings
+        self.erasures: Sequence[Erasure] = ()
         self.end = 1 + max((int(part.offset.max(initial=-1)) for part in rows.values()), default=-1)
         self.newest = max((int(part.time.max(initial=0)) for part in rows.values()), default=0)
 

@@ -80,7 +80,8 @@ class SqliteStrings:
 
     def _keep(self, pairs: Iterable[tuple[str, Code]]) -> None:
         for text, code in pairs:
-            self._texts[code] = text
+            # Of an erased text only the place is left, which no text begins with.
+            self._texts[code] = "" if text.startswith("\0") else text
             self._codes[text] = code
 
     def _load(self, codes: list[Code]) -> None:

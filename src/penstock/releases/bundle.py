@@ -58,7 +58,7 @@ def write(
         folder: where releases are kept.
         report, report_html: the evaluation, for machines and for people.
         baseline: what features looked like in training, for drift.
-        warmup: requests to answer before the release takes traffic.
+        warmup: requests to answer before the release takes traffic; a user's code stands for its id.
         data: the snapshot it was trained on: the log's id and offsets.
     """
     part = folder / f".part-{os.getpid()}"

@@ -117,7 +117,7 @@ def train(
             report=report,
             report_html=render(report),
             baseline=_baseline(replay.recipe, held),
-            warmup=[{"user": log.strings.text(int(code))} for code in valid.asks.key[:20]],
+            warmup=[{"user": int(code)} for code in valid.asks.key[:20]],
             data={"log": log_id, "from": 0, "until": until, "newest": int(replay.rows.time.max())},
         )
     return Trained(release, comparison.chosen, report)

@@ -134,7 +134,9 @@ class Decider:
         for place, request in enumerate(release.warmup):
             timer = Timer(math.inf)
             try:
-                self._personal(release, str(request["user"]), {}, self.decision.k, timer, random.Random(place))
+                # A code in place of an id, so that releases name nobody; one that was erased asks for a stranger.
+                user = request["user"] if isinstance(request["user"], str) else self.strings.text(request["user"])
+                self._personal(release, user, {}, self.decision.k, timer, random.Random(place))
             except Exception:
                 # What fails here fails in front of shoppers too, where a fallback answers.
                 _log.exception("a warm-up request of release %s failed", release.id)

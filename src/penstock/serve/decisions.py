@@ -7,7 +7,8 @@ import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -137,6 +138,36 @@ def logged(path: Path, decision: str | None = None, *, id: str | None = None) ->
         return log.read(decision, id=id, audited=id is None)
     finally:
         log.close()
+
+
+def naming(path: Path, value: str, keyed_otherwise: Collection[str] = ()) -> list[str]:
+    """Ids of the logged decisions that were made for the entity `value`, or name it in their context.
+
+    Args:
+        keyed_otherwise: decisions whose entities are of another kind.
+    """
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as db:
+        held = db.execute(
+            "SELECT id, decision, entity, context FROM decisions WHERE entity = ? OR instr(context, ?)",
+            (value, json.dumps(value)),
+        ).fetchall()
+    return [
+        id
+        for id, decision, entity, context in held
+        if (entity == value and decision not in keyed_otherwise) or value in json.loads(context).values()
+    ]
+
+
+def drop(path: Path, ids: Sequence[str]) -> None:
+    """Deletes logged decisions; no server may be running."""
+    if ids:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as db:
+            db.execute("PRAGMA secure_delete=ON")
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("DELETE FROM decisions WHERE id = ?", ((id,) for id in ids))
+            db.execute("COMMIT")
 
 
 def digests(rows: NDArray[np.float64]) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from penstock.errors import DefinitionError
+from penstock.events.archive import sync_folder
 
 FOLDER = "catalogue"
 """Where the tables lie in a home folder."""
@@ -78,6 +79,22 @@ class Catalogue:
         rows = [{**msgspec.to_builtins(p), "price": f"{p.price / 100:.2f}"} for p in self.products]
         _write(folder / PRODUCTS, Product.__struct_fields__, rows)
         _write(folder / SHOPPERS, Known.__struct_fields__, [msgspec.to_builtins(s) for s in self.shoppers.values()])
+
+
+def leave_out(home: Path, user: str) -> None:
+    """Takes a shopper out of those whom a visitor may step into; the table is replaced at once or not at all."""
+    known = home / FOLDER / SHOPPERS
+    kept = [row for _, row in _rows(known, Known.__struct_fields__) if row["user"] != user]
+    part = known.with_suffix(".part")
+    _write(part, Known.__struct_fields__, kept)
+    part.replace(known)
+    sync_folder(known.parent)
+
+
+def steppable(home: Path, user: str) -> bool:
+    """Whether a visitor may step into this shopper."""
+    known = home / FOLDER / SHOPPERS
+    return known.is_file() and any(row["user"] == user for _, row in _rows(known, Known.__struct_fields__))
 
 
 def _rows(file: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
