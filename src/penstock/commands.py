@@ -208,7 +208,9 @@ def audit(*, app: Path | None, home: Path, decisions: int, seed: int, json: bool
         lines += [
             f"{found.changed:,} decisions knew events erased since: {found.lost:,} of their values are passed over"
         ]
-    agree = "every value agrees" if found.decisions else "no served decision could be audited: serve some first"
+    agree = "every other value agrees" if found.changed else "every value agrees"
+    if not found.decisions:
+        agree = "no served decision could be audited: serve some first"
     lines += [agree if not differ else "SERVING AND LOG DISAGREE"]
     say(result, "\n".join(lines), json)
     if differ or not found.decisions:
