@@ -133,6 +133,7 @@ def test_a_click_posted_to_any_worker_is_in_the_next_answer_of_every_other(serve
         found = re.search(r'^penstock_events_total\{result="accepted"\} (\S+)', text, re.MULTILINE)
         assert found is not None
         assert float(found[1]) == posted
+        assert f"\npenstock_workers {float(WORKERS)}\n" in text
 
 
 def test_who_signs_in_at_one_worker_is_signed_in_at_every_other_and_sees_the_figures_of_all(
@@ -163,6 +164,8 @@ def test_a_worker_that_is_killed_is_replaced_and_the_others_go_on(server: helper
     fresh = lines(server)
     assert gone not in [line.pid for line in fresh]
     assert [seen(line, "bereft") for line in fresh] == [1] * WORKERS
+    # The one that is gone is not counted among those that answer.
+    assert f"\npenstock_workers {float(WORKERS)}\n" in fresh[0].ask("GET", "/metrics")[2]
 
 
 def test_while_the_writer_is_gone_decisions_go_on_events_are_503_and_nothing_acknowledged_is_lost(

@@ -65,6 +65,9 @@ class Metrics:
             "penstock_http_in_flight", "Requests being answered", registry=registry, multiprocess_mode="livesum"
         )
 
+        workers = Gauge("penstock_workers", "Processes that answer", registry=registry, multiprocess_mode="livesum")
+        workers.set(1)
+
     def events(self, *, accepted: int, duplicates: int, rejected: int) -> None:
         """Counts the events of one request."""
         self._events["accepted"].inc(accepted)
