@@ -117,6 +117,15 @@ def test_a_day_first_or_month_first_is_told_by_the_order_of_the_rows(tmp_path: P
     assert any("other way round" in doubt for doubt in found.found["time"].doubts)
 
 
+def test_columns_that_say_nothing_are_left_out_and_told(tmp_path: Path) -> None:
+    """A row number without a name and an empty column become no fields; a category of one value stays one."""
+    rows = "\n".join(f"{n},{t},{u},{i},{k},lamps," for n, (t, (u, i, k)) in enumerate(zip(TIMES, SHOP, strict=True)))
+    found = of_text(tmp_path, f",time,user,item,kind,group,note\n{rows}\n")
+    assert found.left == ("", "note")
+    assert found.extras == {}
+    assert found.found["category"].column == "group"
+
+
 def test_a_day_and_a_clock_in_two_columns_are_joined(tmp_path: Path) -> None:
     rows = "\n".join(f"{t.split()[0]};{t.split()[1]};{u};{i};{k}" for t, (u, i, k) in zip(TIMES, SHOP, strict=True))
     found = of_text(tmp_path, f"date;clock;user;item;kind\n{rows}\n")

@@ -129,7 +129,8 @@ def _extras(roles: Roles, found: ReadOnly[str, Found]) -> tuple[dict[str, Extra]
     taken = {*RESERVED, *found, "category", "price"}
     for name in roles.free:
         texts = roles.texts(name)
-        if not len(texts) or texts.str.len_chars().gt(_LONGEST).any() or len(out) == MOST_EXTRAS:
+        # A column without a name is a row's number that was saved along.
+        if not name.strip() or not len(texts) or texts.str.len_chars().gt(_LONGEST).any() or len(out) == MOST_EXTRAS:
             left.append(name)
             continue
         field = identifier(name)

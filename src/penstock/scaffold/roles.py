@@ -128,7 +128,7 @@ class Roles:
 
     def category(self, item: str) -> Found | None:
         """The item's kind of goods: by name, else a column that follows from the item and groups items."""
-        named = self.best(CATEGORY, lambda name: self._different(name) > 1)
+        named = self.best(CATEGORY)
         if named:
             return Found(named[0], Source(column=named[0]), "named like a category")
         if self.headed:

@@ -17,7 +17,7 @@ def lines(guess: Guess) -> Iterator[str]:
     if guess.extras:
         yield f"  further   {', '.join(extra.column for extra in guess.extras.values())}"
     if guess.left:
-        yield f"  left out  {', '.join(guess.left)}"
+        yield f"  left out  {', '.join(name or '(no name)' for name in guess.left)}"
 
 
 def told(guess: Guess) -> dict[str, Any]:
