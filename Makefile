@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test lint bench bench-setup setup clean
 
 demo: setup ## events → features → training → release → decisions → audit, and what it did
 	$(BIN)/penstock demo $(ARGS)
@@ -17,6 +17,11 @@ lint: setup ## formatting, lint rules, strict types
 
 bench: setup ## one benchmark: make bench NAME=simulator
 	$(BIN)/python -m benchmarks $(NAME) --json
+
+bench-setup: setup ## the benchmarks' peers, each in an environment of its own under .bench, and Redis from Debian
+	command -v redis-server >/dev/null || $$(test $$(id -u) = 0 || echo sudo) apt-get install -y redis-server
+	for peer in redis feast; do $(PYTHON) -m venv .bench/$$peer && \
+	.bench/$$peer/bin/pip install --quiet -r benchmarks/_serving/peers/$$peer.txt || exit 1; done
 
 setup: .venv/.ready ## the environment; the network is used only where pyproject.toml has changed
 

@@ -1,8 +1,13 @@
-"""One file a claim: each module here has `run() -> Result`, and `python -m benchmarks NAME --json` runs it."""
+"""One file a claim: each module here has `run`, and `python -m benchmarks NAME --json` runs it.
+
+A module that takes options of its own adds them in `arguments(parser)`; its `run` is given what was chosen.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -14,4 +19,4 @@ class Result:
     peer: float | None
     ratio: float | None
     unit: str
-    detail: str
+    detail: str | Mapping[str, Any]

@@ -16,13 +16,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=names)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    chosen = parser.parse_args()
-    result = importlib.import_module(f"benchmarks.{chosen.name}").run()
+    chosen, rest = parser.parse_known_args()
+    module = importlib.import_module(f"benchmarks.{chosen.name}")
+    takes = getattr(module, "arguments", None)
+    own = argparse.ArgumentParser(prog=f"python -m benchmarks {chosen.name}")
+    if takes is not None:
+        takes(own)
+    options = own.parse_args(rest)
+    result = module.run(options) if takes is not None else module.run()
     if chosen.json:
         print(json.dumps(dataclasses.asdict(result)))
         return
-    peer = "no peer here" if result.peer is None else f"peer {result.peer:,.0f}, {result.ratio:.1f} times better"
-    print(f"{result.name}: {result.ours:,.0f} {result.unit} ({peer}). {result.detail}")
+    peer = "no peer here" if result.peer is None else f"peer {result.peer:,.4g}, {result.ratio:.1f} times better"
+    print(f"{result.name}: {result.ours:,.4g} {result.unit} ({peer}). {result.detail}")
 
 
 if __name__ == "__main__":
