@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from penstock.serve.requests import Answer, DecideRequest
 from penstock.serve.runtime import Runtime
 from penstock.serve.server import BackgroundServer
-from serving import Client, Counting, answer_on, half_sent, in_flight, problem, shop, until
+from serving import Client, Counting, Held, Response, answer_on, half_sent, in_flight, problem, shop, until
 
 
 @pytest.fixture(scope="module")
@@ -279,10 +281,18 @@ def test_every_answer_has_server_timing(call: Client) -> None:
         assert re.search(r"queue;dur=[\d.]+.*total;dur=[\d.]+$", call(method, path).headers["server-timing"])
 
 
+def sent(server: BackgroundServer, body: bytes) -> socket.socket:
+    """A connection on which events are sent, and no answer is read yet."""
+    line = half_sent(server, body)
+    line.sendall(body[-1:])
+    return line
+
+
 def test_requests_over_the_bound_are_429_and_probes_still_answer(runtime: Runtime) -> None:
     body = json.dumps({"user": "hal", "item": "a"}).encode()
-    with BackgroundServer(runtime, in_flight=2) as server, Client(server) as call:
-        with half_sent(server, body) as one, half_sent(server, body) as two:
+    face = Held(runtime)
+    with BackgroundServer(face, in_flight=2) as server, Client(server) as call:
+        with sent(server, body) as one, sent(server, body) as two:
             until(lambda: in_flight(call) == 2)
             refused = call("POST", "/v1/decide/home", {"user": "u"})
             assert refused.status == 429
@@ -290,15 +300,63 @@ def test_requests_over_the_bound_are_429_and_probes_still_answer(runtime: Runtim
             assert "2 requests" in problem(refused)["error"]
             assert call("GET", "/healthz").status == 200
             assert call("GET", "/readyz").status == 200
-            for line in (one, two):
-                line.sendall(body[-1:])
-                assert answer_on(line).status == 202
+            face.go.set()
+            assert [answer_on(line).status for line in (one, two)] == [202, 202]
         assert call("POST", "/v1/decide/home", {"user": "u"}).status == 200
 
 
 def test_a_client_that_goes_away_frees_its_place(runtime: Runtime) -> None:
-    with BackgroundServer(runtime) as server, Client(server) as call:
-        with half_sent(server, b'{"user": "ian"}'):
+    """The place is free once its events are durable; they count, though nobody hears of it."""
+    face = Held(runtime)
+    with BackgroundServer(face, in_flight=1) as server, Client(server) as call:
+        with sent(server, b'{"user": "ian", "item": "a"}'):
             until(lambda: in_flight(call) == 1)
+        assert call("POST", "/v1/decide/home", {"user": "u"}).status == 429
+        face.go.set()
         until(lambda: in_flight(call) == 0)
         assert call("POST", "/v1/events", {"user": "ian", "item": "a"}).status == 202
+        assert call("GET", "/v1/features/Shopper/ian").json["features"]["actions"] == 2
+
+
+def test_bodies_that_are_not_there_yet_take_no_place(runtime: Runtime) -> None:
+    """With one place, three half-sent bodies keep neither events nor decisions waiting, and are answered in the end."""
+    body = json.dumps({"user": "jim", "item": "a"}).encode()
+    with BackgroundServer(runtime, in_flight=1) as server, Client(server) as call, ExitStack() as open_lines:
+        lines = [open_lines.enter_context(half_sent(server, body)) for _ in range(3)]
+        for _ in range(20):
+            assert call("POST", "/v1/events", {"user": "jim", "item": "b"}).status == 202
+            assert call("POST", "/v1/decide/home", {"user": "jim"}).status == 200
+        for line in lines:
+            line.sendall(body[-1:])
+            assert answer_on(line).status == 202
+
+
+def test_unfinished_bodies_beyond_their_bound_are_429_and_whole_ones_are_still_taken(runtime: Runtime) -> None:
+    """The bound is on bytes that wait for their rest; who goes away gives them back."""
+    body = json.dumps([{"user": "kay", "item": "a"}] * 40).encode()
+    with BackgroundServer(runtime, bodies=len(body) * 3 // 2) as server, Client(server) as call:
+        with half_sent(server, body):
+            refused = refused_half(server, body)
+            assert refused.status == 429
+            assert int(refused.headers["retry-after"]) >= 1
+            assert refused.headers["connection"] == "close"
+            assert "unfinished" in problem(refused)["error"]
+            assert call("POST", "/v1/events", body).status == 202
+            assert call("POST", "/v1/decide/home", {"user": "u"}).status == 200
+        until(lambda: finished(server, body) == 202)
+
+
+def refused_half(server: BackgroundServer, body: bytes) -> Response:
+    """The answer to half a body, of as many as it takes: one that is sent may not have been read yet."""
+    with half_sent(server, body) as one, half_sent(server, body) as two:
+        ready, _, _ = select.select([one, two], [], [], 20)
+        return answer_on(ready[0])
+
+
+def finished(server: BackgroundServer, body: bytes) -> int:
+    """The answer's status to a body that comes in two parts."""
+    with half_sent(server, body) as line:
+        ready, _, _ = select.select([line], [], [], 0.05)
+        if not ready:
+            line.sendall(body[-1:])
+        return answer_on(line).status

@@ -9,10 +9,8 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,11 @@ import pytest
 
 import penstock as ps
 from penstock.errors import UnavailableError
-from penstock.events import Parsed
 from penstock.serve.access import AccessLog
 from penstock.serve.runtime import Runtime
 from penstock.serve.server import BackgroundServer
 from penstock.serve.token import operator_token
-from serving import Client, Counting, answer_on, half_sent, listens, problem, shop, until
+from serving import Client, Counting, Held, answer_on, half_sent, listens, problem, shop, until
 
 
 @pytest.fixture(scope="module")
@@ -286,25 +283,6 @@ def test_a_taken_address_is_an_error_with_a_remedy(server: BackgroundServer, run
         pass
 
 
-class Held(Counting):
-    """The real runtime, whose answers about events wait until they are let go."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        super().__init__(runtime)
-        self.reached, self.go = threading.Event(), threading.Event()
-
-    def submit(self, parsed: Parsed, source: str) -> Future[list[bool]]:
-        later: Future[list[bool]] = Future()
-
-        def finish() -> None:
-            self.reached.set()
-            self.go.wait()
-            later.set_result(self.runtime.submit(parsed, source).result())
-
-        threading.Thread(target=finish).start()
-        return later
-
-
 def test_stopping_answers_what_is_in_flight_first(runtime: Runtime) -> None:
     face = Held(runtime)
     body = json.dumps({"user": "lou", "item": "a"}).encode()
@@ -325,8 +303,7 @@ import sys, threading
 from concurrent.futures import Future
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from serving import shop
-from test_server import Held
+from serving import Held, shop
 from penstock.serve.server import run
 
 app = shop(Path(sys.argv[1]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from penstock.errors import PenstockError, TooLargeError
@@ -21,8 +22,10 @@ Send = Callable[[Message], Awaitable[None]]
 BEGAN = "began"
 """Where the server leaves, in a scope's state, when a request's first byte was read."""
 MAX_IN_FLIGHT = 256
+MAX_BODIES = 64 << 20
+"""Bytes of all bodies that a process has begun to read."""
 BODY_WITHIN = 30.0
-"""Seconds in which a body must have arrived, so that no slow sender holds a place for long."""
+"""Seconds in which a body must have arrived."""
 OTHER = "other"
 _log = logging.getLogger("penstock.serve")
 
@@ -33,12 +36,14 @@ class HttpApp:
     Args:
         face: the running system.
         token: the operator's, see `operator_token`.
-        in_flight: requests answered at once; one more is refused with 429.
+        in_flight: requests answered at once, from when their bodies are there; one more is refused with 429.
+        bodies: bytes of all bodies that are not yet whole; what goes beyond is refused with 429.
         body_within: seconds in which a body must have arrived.
         access: told of every request; closed by its owner.
         pages: further routes; one that has the method and path of a route before it takes its place.
 
     Attributes:
+        in_flight: requests that are being answered now.
         draining: set when the server is about to end, so that clients are told to connect anew.
     """
 
@@ -48,6 +53,7 @@ class HttpApp:
         *,
         token: str,
         in_flight: int = MAX_IN_FLIGHT,
+        bodies: int = MAX_BODIES,
         body_within: float = BODY_WITHIN,
         access: AccessLog | None = None,
         pages: Sequence[Pages] = (),
@@ -55,7 +61,9 @@ class HttpApp:
         self._access = access
         self.draining = False
         self._places = in_flight
-        self._taken = 0
+        self.in_flight = 0
+        self._bodies = bodies
+        self._held = 0
         self._body_within = body_within
         self._metrics = Metrics()
         self._endpoints = Endpoints(face, self._metrics, token)
@@ -74,9 +82,6 @@ class HttpApp:
         found = self._table.find(scope["raw_path"].decode("latin-1"))
         path, methods, params = found or (OTHER, {}, ())
         route = methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
-        taken = route is not None and route.bounded
-        self._taken += taken
-        self._metrics.in_flight.inc(taken)
         try:
             if route is None:
                 reply = _no_route(scope, methods)
@@ -91,24 +96,22 @@ class HttpApp:
         except ConnectionAbortedError:
             # The client went away in the middle of its body: nobody is there to be answered.
             return
-        finally:
-            self._taken -= taken
-            self._metrics.in_flight.dec(taken)
+
+    def turned_away(self, reply: Reply) -> None:
+        """Counts a reply to what never became a request."""
+        self._metrics.answered(OTHER, reply.status, 0, len(reply.body))
 
     async def _answer(
         self, route: Route, params: Sequence[str], scope: Mapping[str, Any], receive: Receive, waterfall: Waterfall
     ) -> Reply:
         headers: Sequence[Header] = scope["headers"]
         try:
-            if route.bounded and self._taken > self._places:
-                raise refused(
-                    429, f"at most {self._places} requests are answered at once", RETRY, got="one more",
-                    remedy="try again after Retry-After seconds",
-                )  # fmt: skip
             if route.guarded:
                 self._endpoints.admit(headers)
+            # A place is taken only now: who sends slowly keeps nobody else waiting.
             body = await self._body(headers, route.takes, receive) if route.takes else b""
-            return await route.answer(Request(params, headers, body, waterfall, scope["query_string"]))
+            with self._place() if route.bounded else nullcontext():
+                return await route.answer(Request(params, headers, body, waterfall, scope["query_string"]))
         except Refused as refusal_:
             return refusal_.reply
         except PenstockError as error:
@@ -120,6 +123,21 @@ class HttpApp:
             _log.exception("%s %s failed, id %s", route.method, route.path, name)
             return reply
 
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if self.in_flight >= self._places:
+            raise refused(
+                429, f"at most {self._places} requests are answered at once", RETRY, got="one more",
+                remedy="try again after Retry-After seconds",
+            )  # fmt: skip
+        self.in_flight += 1
+        self._metrics.in_flight.inc()
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            self._metrics.in_flight.dec()
+
     async def _body(self, headers: Sequence[Header], most: int, receive: Receive) -> bytes:
         """The whole body; refused as soon as it is known to be too large, without reading the rest."""
         length = _length(headers)
@@ -128,7 +146,7 @@ class HttpApp:
             # Whoever waits for leave to send will not: what comes next on the line would be unclear.
             raise _too_large(most, length, *((CLOSE,) if waits else ()))
         parts: list[bytes] = []
-        size = 0
+        size = held = 0
         try:
             async with asyncio.timeout(self._body_within):
                 while True:
@@ -142,11 +160,21 @@ class HttpApp:
                     parts.append(part)
                     if not message["more_body"]:
                         return b"".join(parts)
+                    self._held += len(part)
+                    held += len(part)
+                    if self._held > self._bodies:
+                        raise refused(
+                            429, "bodies are read while there is room for them", RETRY, CLOSE,
+                            got=f"{self._held:,} bytes of unfinished ones",
+                            remedy="try again after Retry-After seconds",
+                        )  # fmt: skip
         except TimeoutError:
             raise refused(
                 408, f"a body arrives within {self._body_within:g} s", CLOSE, got=f"{size:,} bytes of it",
                 remedy="send smaller bodies, or all at once",
             ) from None  # fmt: skip
+        finally:
+            self._held -= held
 
 
 class Table:

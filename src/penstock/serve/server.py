@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import signal
 import socket
@@ -9,23 +10,24 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from penstock.errors import UnavailableError
 from penstock.serve.access import AccessLog
 from penstock.serve.face import Face
-from penstock.serve.http import BEGAN, MAX_IN_FLIGHT, HttpApp
+from penstock.serve.http import MAX_IN_FLIGHT, HttpApp
+from penstock.serve.limits import KEEP_ALIVE, Limits, raise_file_limit
+from penstock.serve.protocol import Connection, Connections
 from penstock.serve.routes import Pages
 
 DRAIN = 30
 """Seconds that requests in flight get to finish once the server is told to stop."""
-_KEEP_ALIVE = 75
 _LINGER = 1.0
 """Seconds after which a connection without a request is closed while draining."""
 
@@ -60,14 +62,14 @@ def run(
     Raises:
         UnavailableError: the address is taken or not this machine's.
     """
+    raise_file_limit()
     access = AccessLog(access_log) if access_log is not None else None
     try:
         with listener or listen(host, port) as listening:
             address = url_of(listening)
             ready = (lambda: on_ready(address)) if on_ready is not None else (lambda: None)
-            server = _Server(
-                HttpApp(face, token=token, in_flight=in_flight, access=access, pages=pages), log_level, ready
-            )
+            app = HttpApp(face, token=token, in_flight=in_flight, access=access, pages=pages)
+            server = _Server(app, log_level, ready, Limits())
             with _quick_switches():
                 server.run([listening])
     finally:
@@ -84,24 +86,33 @@ class BackgroundServer:
         port: 0 takes any that is free.
         host: the address to listen on.
         token: the operator's; a random one by default.
-        options: `in_flight`, `body_within`, `access` and `pages` of `HttpApp`.
+        limits: of its connections; by default what a server of its own has, as far as this process may open files.
+        options: `in_flight`, `bodies`, `body_within`, `access` and `pages` of `HttpApp`.
     """
 
     def __init__(
-        self, face: Face, port: int = 0, *, host: str = "127.0.0.1", token: str | None = None, **options: Any
+        self,
+        face: Face,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        token: str | None = None,
+        limits: Limits | None = None,
+        **options: Any,
     ) -> None:
         self.token = token or secrets.token_urlsafe(32)
         self.host = host
         self.port = port
         self.app = HttpApp(face, token=self.token, **options)
         self.url = ""
+        self._limits = limits or Limits()
         self._came = threading.Event()
 
     def __enter__(self) -> BackgroundServer:
         listener = listen(self.host, self.port)
         self.port = listener.getsockname()[1]
         self.url = url_of(listener)
-        self._server = _Server(self.app, "warning", self._came.set)
+        self._server = _Server(self.app, "warning", self._came.set, self._limits)
         self._thread = threading.Thread(target=self._run, args=(listener,), name="http", daemon=True)
         self._thread.start()
         self._came.wait()
@@ -127,15 +138,16 @@ class BackgroundServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which says when it listens, and lets clients go before it ends."""
+    """uvicorn, which says when it listens, holds connections to limits, and lets clients go before it ends."""
 
-    def __init__(self, app: HttpApp, log_level: str, on_ready: Callable[[], None]) -> None:
+    def __init__(self, app: HttpApp, log_level: str, on_ready: Callable[[], None], limits: Limits) -> None:
         self._on_ready = on_ready
+        self._connections = Connections(limits, app.turned_away)
         self._app = app
         self._draining: float | None = None
         config = uvicorn.Config(
             app,
-            http=_Stamped,
+            http=cast("type[asyncio.Protocol]", partial(Connection, self._connections)),
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -144,7 +156,7 @@ class _Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=DRAIN,
         )
         super().__init__(config)
@@ -179,6 +191,7 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def on_tick(self, counter: int) -> bool:
+        self._connections.sweep()
         if self._app.draining:
             now = perf_counter()
             if self._draining is None:
@@ -188,14 +201,6 @@ class _Server(uvicorn.Server):
             if not self.server_state.connections or now - self._draining > _LINGER:
                 self.should_exit = True
         return await super().on_tick(counter)
-
-
-class _Stamped(HttpToolsProtocol):
-    """Notes when a request began, so that the waterfall shows what it waited for others."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["state"][BEGAN] = perf_counter()
 
 
 def url_of(listener: socket.socket) -> str:
