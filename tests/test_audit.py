@@ -17,6 +17,7 @@ import pytest
 import helpers
 import penstock as ps
 from penstock import registry
+from penstock.aggregates import Count
 from penstock.audit import Audit, explain, served, shuffled
 from penstock.audit.crash import MOMENTS, finish, start
 from penstock.clock import SECOND
@@ -158,15 +159,13 @@ def test_a_kernel_that_is_off_by_one_while_serving_is_named(
 ) -> None:
     shutil.copytree(home / "home", tmp_path / "home")
     (tmp_path / "home" / "decisions.sqlite").unlink()
-    with helpers.load_app(tmp_path) as app:
-        aggregate = type(app.views["Shopper"].features["actions"])
-        honest = aggregate.value
-        with monkeypatch.context() as patch:
-            patch.setattr(aggregate, "value", lambda self, states, now: honest(self, states, now) + 1)
-            user = helpers.history()[-1]["user"]
+    honest = Count.value
+    with monkeypatch.context() as patch:
+        patch.setattr(Count, "value", lambda self, states, now: honest(self, states, now) + 1)
+        with helpers.load_app(tmp_path) as app:
             for _ in range(3):
-                app.decide("home", user=user)
-            app.open().decisions.flush()
+                app.decide("home", user=helpers.history()[-1]["user"])
+    with helpers.load_app(tmp_path) as app:
         found = audit(app)
     counts = {"Shopper.actions", "Shopper.actions_1h", "Product.actions", "Product.actions_1d", "Interest.actions"}
     assert counts <= set(found.mismatches)

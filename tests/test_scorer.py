@@ -66,13 +66,17 @@ MODELS: dict[str, dict[str, Any]] = {
 BOOSTERS = {name: fitted(**more) for name, more in MODELS.items()}
 
 
-def covered(booster: lightgbm.Booster) -> Scorer:
-    found = Scorer.of(booster)
+LASTING = (0, 2, 3, 5)
+
+
+def covered(booster: lightgbm.Booster, lasting: tuple[int, ...] = ()) -> Scorer:
+    found = Scorer.of(booster, lasting)
     assert found is not None
     return found
 
 
 SCORERS = {name: covered(booster) for name, booster in BOOSTERS.items()}
+KEEPING = {name: covered(booster, LASTING) for name, booster in BOOSTERS.items()}
 
 
 def thresholds(booster: lightgbm.Booster) -> NDArray[np.float64]:
@@ -83,6 +87,9 @@ def thresholds(booster: lightgbm.Booster) -> NDArray[np.float64]:
 def same(name: str, rows: Rows) -> None:
     expected = np.asarray(BOOSTERS[name].predict(rows, num_threads=1))
     assert SCORERS[name].score(rows).tobytes() == expected.tobytes()
+    # At first and again, from what was kept.
+    for _ in range(2):
+        assert KEEPING[name].score(rows).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -130,6 +137,19 @@ def test_any_floats_score_as_the_booster_scores_them(name: str, data: st.DataObj
     value = st.one_of(st.floats(width=32), st.sampled_from(ODD).map(float))
     row = st.lists(value, min_size=COLUMNS, max_size=COLUMNS)
     same(name, np.array(data.draw(st.lists(row, min_size=1, max_size=30)), np.float32))
+
+
+def test_what_is_kept_is_bounded_and_taken_for_rows_that_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, name = drawn(100, 8), "some missing"
+    expected = np.asarray(BOOSTERS[name].predict(rows, num_threads=1))
+    monkeypatch.setattr(scorer, "_MOST_KEPT", 250 * 20 * 4)  # 250 rows of 20 trees with up to 32 leaves
+    found = covered(BOOSTERS[name], LASTING)
+    for seed in range(5):
+        found.score(drawn(100, seed))
+        assert len(found._kept._places) <= 250
+    assert found.score(rows).tobytes() == expected.tobytes()
+    found._kept._table[:] = found._all  # as if no split of these columns cleared a leaf
+    assert found.score(rows).tobytes() != expected.tobytes()
 
 
 def test_the_models_of_these_tests_are_what_their_names_say() -> None:

@@ -196,6 +196,14 @@ def _one_by_one_valued(aggregate: Aggregate, sample: Sample) -> Pairs:
         yield aggregate.served(states[i : i + 1], sample.nows(states[:1])), values[i : i + 1]
 
 
+def _timeless(aggregate: Aggregate, sample: Sample) -> Pairs:
+    """a value that is declared timeless is the same at any time"""
+    if aggregate.timeless:
+        states = sample.collected(aggregate, sample.starts)
+        later = sample.nows(states) + 3_600_000_000
+        yield aggregate.served(states, later), aggregate.served(states, sample.nows(states))
+
+
 def _plain(aggregate: Aggregate, sample: Sample) -> Pairs:
     """its value is the one of its plain definition"""
     events = list(zip(sample.values.tolist(), sample.time.tolist(), sample.tie.tolist(), strict=True))
@@ -215,7 +223,7 @@ def _plain(aggregate: Aggregate, sample: Sample) -> Pairs:
 
 LAWS: tuple[Law, ...] = (
     _fixed_width, _untouched, _associative, _commutative, _neutral, _folds, _running, _any_split, _any_order,
-    _survives, _one_by_one_valued, _plain,
+    _survives, _one_by_one_valued, _timeless, _plain,
 )  # fmt: skip
 
 

@@ -48,6 +48,8 @@ class Aggregate(ABC):
     """True where `value` gives interned codes, (keys, k), instead of one float64 a key."""
     has_empty_value: ClassVar[bool] = False
     """True where an empty window has a value of its own (a count is 0)."""
+    timeless: ClassVar[bool] = False
+    """True where `value` does not look at `now`, so that it holds until the state changes."""
 
     def __post_init__(self) -> None:
         if self.window is not None:

@@ -30,6 +30,7 @@ class Last(Aggregate):
 
     reads: ClassVar[tuple[Kind, ...]] = ("text",)
     is_list: ClassVar[bool] = True
+    timeless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -123,6 +124,7 @@ class TopK(Aggregate):
 
     reads: ClassVar[tuple[Kind, ...]] = ("text",)
     is_list: ClassVar[bool] = True
+    timeless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

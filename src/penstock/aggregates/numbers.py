@@ -33,6 +33,7 @@ class Count(Aggregate):
     """
 
     has_empty_value: ClassVar[bool] = True
+    timeless: ClassVar[bool] = True
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -68,6 +69,7 @@ class _Total(Aggregate):
     unit: float | None = None
 
     reads: ClassVar[tuple[Kind, ...]] = _NUMBERS
+    timeless: ClassVar[bool] = True
 
     def check(self, kind: Kind) -> None:
         super().check(kind)
@@ -183,6 +185,7 @@ class Mean(_Total):
 @dataclass(frozen=True, eq=False)
 class _Extreme(Aggregate):
     reads: ClassVar[tuple[Kind, ...]] = _NUMBERS
+    timeless: ClassVar[bool] = True
     worst: ClassVar[float]
     better: ClassVar[np.ufunc]
 

@@ -54,6 +54,7 @@ class Distinct(Aggregate):
 
     reads: ClassVar[tuple[Kind, ...]] = ("text", "int", "money", "bool")
     has_empty_value: ClassVar[bool] = True
+    timeless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -120,6 +120,18 @@ class Assembler:
         )
         return (*features, *self.scores, *self.requests)
 
+    @cached_property
+    def lasting(self) -> tuple[int, ...]:
+        """The columns that say of a candidate, whoever asks and whenever, what its record says."""
+        found, place = [], 0
+        for view in (*self.early, *self.late):
+            for aggregate in view.features.values():
+                if not aggregate.is_list:
+                    if view.by == (self.item,) and aggregate.timeless:
+                        found.append(place)
+                    place += 1
+        return tuple(found)
+
     def open(self, read: Read, keys: Mapping[str, NDArray[np.uint32]], now: NDArray[np.int64]) -> Requests:
         """Reads the views of R requests; `keys` holds (R,) codes for `by` and the context fields given."""
         n = len(now)

@@ -16,6 +16,8 @@ from penstock.aggregates.runs import run_starts
 from penstock.features.view import TILE, Group, View
 from penstock.types import Array
 
+FOREVER = np.iinfo(np.int64).max
+
 
 @dataclass(frozen=True)
 class Tiles:
@@ -77,7 +79,17 @@ def merge_tiles(group: Group, owner: NDArray[np.int64], tiles: Array) -> Tiles:
 
 def fold(view: View, parts: Sequence[Tiles], now: NDArray[np.int64]) -> dict[str, Array]:
     """Feature values of len(now) entities at their times: float64 (n,) or uint32 codes (n, k)."""
-    values: dict[str, Array] = {}
+    states, _ = merged(view, parts, now)
+    return {name: aggregate.served(states[name], now) for name, aggregate in view.features.items()}
+
+
+def merged(view: View, parts: Sequence[Tiles], now: NDArray[np.int64]) -> tuple[dict[str, Array], NDArray[np.int64]]:
+    """One state an entity and feature at their times, and the moments (n,) at which windows leave a tile behind.
+
+    Until then the same tiles give the same states.
+    """
+    states: dict[str, Array] = {}
+    until = np.full(len(now), FOREVER)
     for group, part in zip(view.groups, parts, strict=True):
         tiles, owner = part.tiles, part.owner
         if group.window is not None and len(owner):
@@ -85,10 +97,12 @@ def fold(view: View, parts: Sequence[Tiles], now: NDArray[np.int64]) -> dict[str
             if not covered.all():
                 tiles, owner = tiles[covered], owner[covered]
         starts = run_starts(owner)
+        who = owner[starts]
+        if group.window is not None:
+            until[who] = np.minimum(until[who], group.left(tiles[TILE][starts]))
         for name, aggregate in group.features.items():
-            states = aggregate.empty(len(now))
+            states[name] = aggregate.empty(len(now))
             if len(starts):
                 column = tiles[name]
-                states[owner[starts]] = column if len(starts) == len(column) else aggregate.reduce(column, starts)
-            values[name] = aggregate.served(states, now)
-    return {name: values[name] for name in view.features}
+                states[name][who] = column if len(starts) == len(column) else aggregate.reduce(column, starts)
+    return states, until

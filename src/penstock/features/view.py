@@ -54,6 +54,10 @@ class Group:
         """The first tile that a window ending at each `now` covers."""
         return now * 0 if self.window is None or self.hop is None else (now - self.window) // self.hop
 
+    def left(self, tile: Any) -> Any:
+        """The first `now` at which a window no longer covers each tile."""
+        return tile * 0 if self.window is None or self.hop is None else (tile + 1) * self.hop + self.window
+
 
 @dataclass(frozen=True)
 class View:

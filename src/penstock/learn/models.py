@@ -45,11 +45,15 @@ class SourceOrder:
 
 
 class Trees:
-    """A LightGBM booster, one thread a request. `Scorer` gives the same scores sooner where it covers the model."""
+    """A LightGBM booster, one thread a request. `Scorer` gives the same scores sooner where it covers the model.
 
-    def __init__(self, booster: lightgbm.Booster) -> None:
+    Args:
+        lasting: see `Scorer`.
+    """
+
+    def __init__(self, booster: lightgbm.Booster, lasting: Sequence[int] = ()) -> None:
         self.booster = booster
-        self._scorer = Scorer.of(booster)
+        self._scorer = Scorer.of(booster, lasting)
 
     def score(self, rows: NDArray[np.float32], candidates: Candidates) -> NDArray[np.float64]:
         if not len(rows):
@@ -68,12 +72,16 @@ class Trees:
         return np.asarray(self.booster.feature_importance("gain"), np.float64)
 
 
-def load(folder: Path, saved: dict[str, Any]) -> Model:
-    """The inverse of `save`."""
+def load(folder: Path, saved: dict[str, Any], lasting: Sequence[int] = ()) -> Model:
+    """The inverse of `save`.
+
+    Args:
+        lasting: columns that hardly change between requests, see `Scorer`.
+    """
     if saved["model"] == "source":
         return SourceOrder(int(saved["place"]))
     if saved["model"] == "trees":
-        return Trees(lightgbm.Booster(model_str=(folder / saved["file"]).read_text()))
+        return Trees(lightgbm.Booster(model_str=(folder / saved["file"]).read_text()), lasting)
     raise ReleaseError(
         "a release's model is one that this penstock can load", got=repr(saved["model"]), remedy="upgrade penstock"
     )

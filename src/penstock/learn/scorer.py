@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import lightgbm
 import numpy as np
 from numpy.typing import NDArray
+
+from penstock.types import Array
 
 # LightGBM reads a number this close to zero as zero.
 _TINY = np.float32(1e-35)
@@ -19,6 +22,7 @@ _FEWEST = 24
 # So many rows at a time keep what is worked on in the processor's cache.
 _BLOCK = 256
 _MOST_BYTES = 256 << 20
+_MOST_KEPT = 64 << 20
 
 
 class Scorer:
@@ -36,6 +40,8 @@ class Scorer:
 
     Args:
         booster: a trained booster; `of` says None where it is not covered.
+        lasting: columns that hardly change from one request to the next, such as those of an item. What their
+            splits leave of each tree is kept by their values, for rows that come again.
 
     Attributes:
         table: (bins of all features, words) unsigned, as wide as the largest tree needs.
@@ -50,7 +56,7 @@ class Scorer:
     ((80,), True)
     """
 
-    def __init__(self, booster: lightgbm.Booster) -> None:
+    def __init__(self, booster: lightgbm.Booster, lasting: Sequence[int] = ()) -> None:
         trees = list(_trees(booster.model_to_string()))
         self.columns = booster.num_feature()
         most = max(len(tree["leaf_value"].split()) for tree in trees)
@@ -73,13 +79,15 @@ class Scorer:
         self.table = np.full((int(sizes.sum()), len(self._all)), np.iinfo(word).max, word)
         for feature, start, found in zip(self._features, self._start, breaks, strict=True):
             splits.fill(self.table[start : start + len(found) + 2], int(feature), found)
+        self._lasting = np.isin(self._features, np.array(lasting, np.int64))
+        self._kept = _Kept(len(self._all), word)
 
     @classmethod
-    def of(cls, booster: lightgbm.Booster) -> Self | None:
+    def of(cls, booster: lightgbm.Booster, lasting: Sequence[int] = ()) -> Self | None:
         """A scorer of the booster; None where only LightGBM itself will do: categories, linear leaves, several
         classes, an objective that transforms the sum, or tables of more than 256 MiB."""
         try:
-            return cls(booster)
+            return cls(booster, lasting)
         except _NotCoveredError:
             return None
 
@@ -96,20 +104,40 @@ class Scorer:
         columns = rows.T[self._features]
         bits = columns.view(np.int32)  # as numbers, NaN would differ from itself
         varies = (bits != bits[:, :1]).any(axis=1)
-        once = self.table[self._bins(columns[:, :1], ~varies)[:, 0]]
-        words = np.empty((len(rows), len(self._all)), self.table.dtype)
-        words[:] = np.bitwise_and.reduce(once, axis=0, initial=self._all[0] | ~self._all[0]) & self._all
-        found = np.empty_like(words)
-        for bins in self._bins(columns, varies):
-            # Every bin is in the table; "clip" only spares the copy that the default makes of `out`.
-            self.table.take(bins, axis=0, out=found, mode="clip")
-            np.bitwise_and(words, found, out=words)
+        # A column or two are looked up as fast as what is kept.
+        kept = self._lasting if np.count_nonzero(self._lasting & varies) > 2 else np.zeros_like(varies)
+        words = self._kept_words(columns, kept)
+        once = self.table[self._bins(columns[:, :1], ~(varies | kept))[:, 0]]
+        words &= np.bitwise_and.reduce(once, axis=0, initial=self._all[0] | ~self._all[0])
+        self._narrow(words, columns, varies & ~kept)
         words -= words.dtype.type(1)  # one bit remains; the ones below it count its place
         added = self.values.take(np.add(np.bitwise_count(words).T, self._first, order="C"))
         # Tree after tree, as LightGBM adds, beginning with 0. NumPy's sum does so over rows of memory; a single
         # column, which lies in one piece, it would add in pairs.
         total = added.sum(axis=0) if len(rows) > 1 else added.cumsum(axis=0)[-1]
         return np.asarray(total + 0.0)
+
+    def _narrow(self, words: Array, columns: NDArray[np.float32], which: NDArray[np.bool_]) -> None:
+        """Clears in each row's words (n, words) the leaves that its values in some columns rule out."""
+        found = np.empty_like(words)
+        for bins in self._bins(columns, which):
+            # Every bin is in the table; "clip" only spares the copy that the default makes of `out`.
+            self.table.take(bins, axis=0, out=found, mode="clip")
+            np.bitwise_and(words, found, out=words)
+
+    def _kept_words(self, columns: NDArray[np.float32], kept: NDArray[np.bool_]) -> Array:
+        """What the kept columns leave of all leaves, (n, words), for the caller to write on."""
+        if not kept.any():
+            return np.tile(self._all, (columns.shape[1], 1))
+        data, size = columns[kept].T.tobytes(), 4 * np.count_nonzero(kept)
+        names = [data[i : i + size] for i in range(0, len(data), size)]
+
+        def make(rows: list[int]) -> Array:
+            words = np.tile(self._all, (len(rows), 1))
+            self._narrow(words, columns[:, rows], kept)
+            return words
+
+        return self._kept.take(names, make)
 
     def _bins(self, columns: NDArray[np.float32], which: NDArray[np.bool_]) -> NDArray[np.int64]:
         """The rows of the table for some features' columns (all features, n) → (some features, n).
@@ -127,6 +155,33 @@ class Scorer:
             place += (breaks.take(place + (step - 1)) < sought) * step
             step //= 2
         return place + missing + (self._start[which, None] - origin)
+
+
+class _Kept:
+    """Rows of words by name, in memory; any thread may use it."""
+
+    def __init__(self, words: int, word: np.dtype[Any]) -> None:
+        self._most = _MOST_KEPT // (words * word.itemsize)
+        self._places: dict[bytes, int] = {}
+        self._table = np.empty((0, words), word)
+        self._lock = threading.Lock()
+
+    def take(self, names: list[bytes], make: Callable[[list[int]], Array]) -> Array:
+        """The rows (n, words) of n names, a copy; `make` gives those of some positions that are not there yet."""
+        with self._lock:
+            places = self._places
+            new = {name: i for i, name in enumerate(names) if name not in places}
+            if len(places) + len(new) > self._most:
+                places.clear()
+                new = {name: i for i, name in enumerate(names)}
+            if new:
+                made, begin = make(list(new.values())), len(places)
+                places.update(zip(new, range(begin, begin + len(new)), strict=True))
+                if len(places) > len(self._table):
+                    more = np.empty((max(len(places), 256), self._table.shape[1]), self._table.dtype)
+                    self._table = np.concatenate([self._table, more])
+                self._table[begin : len(places)] = made
+            return self._table[[places[name] for name in names]]
 
 
 class _NotCoveredError(Exception):

@@ -138,7 +138,8 @@ def read(folder: Path, name: str) -> Release:
     plain = {label: {name: np.asarray(array) for name, array in index.items()} for label, index in indexes.items()}
     defaults = np.load(path / "defaults.npy", allow_pickle=False)
     warmup = json.loads((path / "warmup.json").read_text())
-    return Release(name, recipe, load(path, manifest["model"]), plain, defaults, warmup, manifest)
+    model = load(path, manifest["model"], recipe.assembler.lasting)
+    return Release(name, recipe, model, plain, defaults, warmup, manifest)
 
 
 def _changed(name: str, files: Sequence[str]) -> ReleaseError:

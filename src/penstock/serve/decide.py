@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from penstock.clock import Clock
 from penstock.errors import DefinitionError, RequestError
 from penstock.features.assemble import Read, Requests
-from penstock.features.records import decode, fold
-from penstock.features.view import View
+from penstock.features.folded import Folded
 from penstock.learn import Candidates, Recipe, popular_lists, retrieve
 from penstock.registry import fingerprint, to_spec
 from penstock.releases import Release
@@ -28,7 +27,7 @@ from penstock.serve.decisions import Decided, digests
 from penstock.serve.requests import Answer, DecideRequest, Item, Reason
 from penstock.serve.rerank import Explore, Rule, Slate
 from penstock.serve.why import reasons
-from penstock.types import Array, Micros, Snapshot, Store, Strings
+from penstock.types import Micros, Snapshot, Store, Strings
 
 STAGES = ("features", "retrieve", "score", "rerank")
 _log = logging.getLogger("penstock.serve")
@@ -115,7 +114,8 @@ class Decider:
     """Makes one kind of decision from a store, popularity counts and the release in charge.
 
     `popularity` holds live counts by `popularity_key`, of the release's sources and the fallback's. `costs` are
-    kept across requests: the time left chooses the tier before the deadline is missed.
+    kept across requests: the time left chooses the tier before the deadline is missed. `folded` are the features that
+    were read before.
     """
 
     decision: Decision
@@ -124,6 +124,7 @@ class Decider:
     clock: Clock
     popularity: Mapping[str, Popularity]
     log: Callable[[Decided], None]
+    folded: Folded = field(default_factory=Folded)
     release: Release | None = None
     costs: dict[str, Cost] = field(default_factory=lambda: {stage: Cost() for stage in STAGES})
     failures: int = 0
@@ -234,7 +235,7 @@ class Decider:
     ) -> tuple[Micros, Read, Requests]:
         """The moment of a request, how views are read at it, and what they say of the shopper."""
         now = max(self.clock.now(), snapshot.newest)
-        read = reader(snapshot, now)
+        read = self.folded.reader(snapshot, now)
         given = {recipe.by: user, **{name: context.get(name, "") for name in recipe.context}}
         keys = {name: np.array([self.strings.code(text)], np.uint32) for name, text in given.items()}
         return now, read, recipe.assembler.open(read, keys, np.array([now]))
@@ -315,18 +316,6 @@ class Decider:
         found_by = np.r_[outcome.found_by, np.zeros(len(outcome.items) - len(outcome.found_by), np.uint32)]
         shown = outcome.items[outcome.order]
         return reasons(release, outcome.lists, shown, found_by[outcome.order], self.strings)
-
-
-def reader(snapshot: Snapshot, now: Micros) -> Read:
-    """How serving reads a view: the records of one snapshot, folded at one moment."""
-
-    def read(view: View, keys: NDArray[np.uint32], at: NDArray[np.int64]) -> Mapping[str, Array]:
-        n, width = keys.shape
-        data, size = keys.astype(">u4").tobytes(), 4 * width
-        names = [data[i * size : (i + 1) * size] for i in range(n)]
-        return fold(view, decode(view, snapshot.get(view.version, names)), np.full(n, now))
-
-    return read
 
 
 def _found_by(found: Candidates) -> NDArray[np.uint32]:

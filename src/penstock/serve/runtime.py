@@ -16,9 +16,10 @@ from penstock.clock import Clock
 from penstock.errors import NotFoundError, ReleaseError, RequestError
 from penstock.events import Intake, Parsed, SqliteLog
 from penstock.features import View
+from penstock.features.folded import Folded
 from penstock.releases import Registry
 from penstock.retrieve import Popularity
-from penstock.serve.decide import Decider, Decision, reader
+from penstock.serve.decide import Decider, Decision
 from penstock.serve.decisions import DECISIONS, DecisionLog
 from penstock.serve.follower import Follower
 from penstock.serve.ingestor import Inlet
@@ -72,9 +73,11 @@ class Runtime:
         self.views = {view.name: view for view in views}
         self._clock = clock
         self._closing = closing
+        self._folded = Folded()
         popularity: dict[str, Popularity] = {}
         self._deciders = {
-            d.name: Decider(d, store, log.strings, clock, popularity, self.decisions.add) for d in decisions
+            d.name: Decider(d, store, log.strings, clock, popularity, self.decisions.add, self._folded)
+            for d in decisions
         }
         self._follower = Follower(log, store, self.registry, self._deciders, popularity, clock)
         closing.callback(self.decisions.close)
@@ -127,9 +130,8 @@ class Runtime:
         codes = [self.log.strings.code(part) for part in parts]
         with self.store.snapshot() as snapshot:
             now = max(self._clock.now(), snapshot.newest)
-            columns = reader(snapshot, now)(
-                found, np.array([codes], np.uint32).reshape(1, len(codes)), np.zeros(1, int)
-            )
+            read = self._folded.reader(snapshot, now)
+            columns = read(found, np.array([codes], np.uint32).reshape(1, len(codes)), np.zeros(1, int))
             offset = snapshot.offset
         values: dict[str, Any] = {}
         for name, column in columns.items():
