@@ -6,7 +6,8 @@ import socket
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from itertools import islice
+from contextlib import suppress
+from itertools import islice, takewhile
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -64,7 +65,7 @@ class Connections:
         """Ends those whose time is up. To be called some times a second."""
         now = monotonic()
         for one in _due(self.waiting, now - self.limits.head_within):
-            one.toolate()
+            one.too_late()
         for one in _due(self.idle, now - self.limits.keep_alive):
             one.close()
         for one in _due(self.unread, now - self.limits.read_within):
@@ -94,7 +95,7 @@ class Connections:
         if len(self.leaving) > MAX_LEAVING:
             self.leaving.popitem(last=False)[0].transport.abort()
 
-    def owes(self, one: Connection, more: int) -> None:
+    def owes(self, more: int) -> None:
         """Takes down `more` bytes of a head that is not yet whole; where all are too many, the oldest goes."""
         self.held += more
         while self.held > self.limits.heads and self.waiting:
@@ -194,6 +195,8 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._moved = True
+        # What follows a body without being one, as trailers do, is counted by itself.
+        self._head = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -219,7 +222,7 @@ class Connection(HttpToolsProtocol):
 
     # How it ends
 
-    def toolate(self) -> None:
+    def too_late(self) -> None:
         """Says that the head did not come in time; nothing where nothing came."""
         if self._in_head:
             self._refuse(late(self._limits.head_within))
@@ -234,7 +237,9 @@ class Connection(HttpToolsProtocol):
     def abort(self) -> None:
         """Closes it now, and leaves nothing to the operating system to be sent."""
         self._settle()
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOTHING_LEFT)
+        # Some systems refuse where the client is gone.
+        with suppress(OSError):
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOTHING_LEFT)
         self.transport.abort()
 
     def abort_unless_read(self) -> None:
@@ -252,9 +257,12 @@ class Connection(HttpToolsProtocol):
             waiting[self] = monotonic()
         if not self._moved:
             self._charged += self._packet
-            self._among.owes(self, self._packet)
+            self._among.owes(self._packet)
 
     def _flushes(self) -> None:
+        if self not in self.connections:
+            # It is gone already; an answer that was on its way to it comes here late.
+            return
         self._unsent = self.transport.get_write_buffer_size()
         self._among.unread[self] = monotonic()
         self._among.unread.move_to_end(self)
@@ -301,6 +309,7 @@ class _Fault(Exception):
 
 def _due(those: OrderedDict[Connection, float], since: float) -> Iterator[Connection]:
     """Takes out those that are there since then or longer."""
-    for one in [one for one, began in islice(those.items(), _AT_ONCE) if began <= since]:
+    oldest = takewhile(lambda item: item[1] <= since, islice(those.items(), _AT_ONCE))
+    for one in [one for one, _ in oldest]:
         if those.pop(one, None) is not None:
             yield one
