@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from penstock.events.rows import RowsLog
 from penstock.features import View
 from penstock.features.folded import Folded
 from penstock.features.records import decode, fold
-from penstock.stores import MemoryStore
+from penstock.stores import LmdbStore, MemoryStore
 from penstock.types import Array, Snapshot
 from test_engines import EVENT, VIEWS, Texts, rows_of
 
@@ -41,17 +43,27 @@ def drawn(view: View, draw: np.random.Generator) -> Array:
     return np.stack(columns, axis=1).astype(np.uint32) if columns else np.zeros((1, 0), np.uint32)
 
 
-@settings(max_examples=60, deadline=None)
+class Uncounted(MemoryStore):
+    """A store that cannot say what has changed."""
+
+    def changed(self, since: int) -> None:
+        return None
+
+
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(EVENT, min_size=1, max_size=40),
     st.lists(st.sampled_from([0, 0, SOON, MINUTE, HOUR, BACK]), min_size=1, max_size=12),
     st.sampled_from([2, 15, 10_000]),
+    st.sampled_from([MemoryStore, Uncounted]),
     st.integers(0, 2**32),
 )
-def test_whatever_happens_between_looks(events: list, pauses: list[int], most: int, seed: int) -> None:
+def test_whatever_happens_between_looks(
+    events: list, pauses: list[int], most: int, kind: type[MemoryStore], seed: int
+) -> None:
     """Events, windows that leave tiles behind, moments that lie further back, and more entities than are kept."""
     rows = rows_of(events)
-    log, store, folded = RowsLog({"action": rows}, Texts()), MemoryStore(), Folded(most)
+    log, store, folded = RowsLog({"action": rows}, Texts()), kind(), Folded(most)
     engine = StreamEngine(log, store, VIEWS)
     draw = np.random.default_rng(seed)
     now = int(rows.time[0])
@@ -81,3 +93,28 @@ def test_what_has_not_changed_is_not_folded_again() -> None:
         # An hour on, the windows have moved: then all is folded anew.
         later = folded.reader(snapshot, now + HOUR)(view, keys, np.zeros(4, np.int64))
         alike(later, plainly(snapshot, view, keys, now + HOUR))
+
+
+def test_an_older_snapshot_is_read_as_it_is_and_spoils_nothing(tmp_path: Path) -> None:
+    """Two requests at once: the one that began later has read already what the other one must not see."""
+    rows = rows_of([(i, 0, i % 4, i % 12, i % 2, 100 + i, 0.5) for i in range(120)])
+    store, folded = LmdbStore(tmp_path), Folded()
+    engine = StreamEngine(RowsLog({"action": rows}, Texts()), store, VIEWS)
+    engine.step(40)
+    view, now = VIEWS[0], int(rows.time[-1])
+    keys = np.arange(1, 9, dtype=np.uint32)[:, None]
+    at = np.zeros(8, np.int64)
+    for _ in range(3):
+        with store.snapshot() as early:
+            folded.reader(early, now)(view, keys[:5], at[:5])
+            engine.step(20)
+            with ThreadPoolExecutor(1) as other:  # of LMDB's readers each has a thread of its own
+
+                def late() -> None:
+                    with store.snapshot() as snapshot:
+                        alike(folded.reader(snapshot, now)(view, keys, at), plainly(snapshot, view, keys, now))
+
+                other.submit(late).result()
+                alike(folded.reader(early, now)(view, keys, at), plainly(early, view, keys, now))
+                other.submit(late).result()
+    store.close()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import penstock.stores.lmdb as lmdb_module
 from penstock.errors import StoreError
 from penstock.stores import LmdbStore, MemoryStore
+from penstock.stores.changes import KEPT, NAMED
 from penstock.types import Store
 
 A, B = b"view-a..", b"view-b.."
@@ -133,6 +134,65 @@ def test_any_writes_leave_what_a_dictionary_would(
                 records[view][key] = record
         assert content(store) == (applied, {view: records[view] for view in applied}, last, 10 * last)
         assert {view: size for view, size in store.sizes().items() if size[0]} == sizes(records)
+    store.close()
+
+
+@pytest.mark.parametrize("make", STORES.values(), ids=STORES)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(writes=WRITES)
+def test_what_changed_since_a_write_is_named(
+    make: Make, tmp_path_factory: pytest.TempPathFactory, writes: list[tuple[list[tuple[bytes, bytes, bytes]], str]]
+) -> None:
+    """Every record that differs from how an earlier write left it is named, or the store says that it cannot."""
+    store = make(tmp_path_factory.mktemp("store"))
+    seen: dict[int, dict[bytes, bytes]] = {}
+    for i, (triples, action) in enumerate(writes, start=1):
+        if action == "write":
+            store.write(triples, dict.fromkeys([A, B], i), i, 10 * i)
+        else:
+            store.drop({"drop a": A, "drop b": B}[action])
+        held = {view + key: record for view in (A, B) for key, record in store.scan(view)}
+        with store.snapshot() as snapshot:
+            assert snapshot.commit not in seen
+            assert snapshot.commit > max(seen, default=0)
+            assert snapshot.changed(snapshot.commit + 1) is None
+            for commit, before in seen.items():
+                named = snapshot.changed(commit)
+                differ = {name for name in {*held, *before} if held.get(name) != before.get(name)}
+                assert named is None or differ <= set(named)
+            seen[snapshot.commit] = held
+            if action == "write":
+                assert set(snapshot.changed(snapshot.commit - 1) or ()) <= {view + key for view, key, _ in triples}
+                assert list(snapshot.changed(snapshot.commit) or ()) == []
+    store.close()
+
+
+def test_only_so_much_is_remembered_of_what_changed(store: Store) -> None:
+    """Of the newest writes, over restarts; a large one may have changed anything."""
+    store.write([(A, b"k", b"0")], {A: 1}, 1, 1)
+    for i in range(KEPT):
+        store.write([(A, b"%d" % i, b"1")], {A: 2 + i}, 2 + i, 1)
+    with store.snapshot() as snapshot:
+        assert snapshot.changed(0) is None
+        assert set(snapshot.changed(1) or ()) == {A + b"%d" % i for i in range(KEPT)}
+        now = snapshot.commit
+    store.write(((B, b"%d" % i, b"2") for i in range(NAMED + 1)), {B: 1}, KEPT + 2, 1)
+    store.write([(A, b"k", b"3")], {A: KEPT + 3}, KEPT + 3, 1)
+    with store.snapshot() as snapshot:
+        assert snapshot.changed(now) is None
+        assert list(snapshot.changed(now + 1) or ()) == [A + b"k"]
+
+
+def test_writes_by_a_version_that_does_not_count_them_are_noticed(tmp_path: Path) -> None:
+    """A worker may be newer than the process that writes: then nothing is said to be unchanged."""
+    store = LmdbStore(tmp_path)
+    store.write([(A, b"k", b"1")], {A: 1}, 1, 10)
+    with store._env.begin(write=True) as txn:
+        txn.put(A + b"k", b"2")
+        txn.put(lmdb_module._META, lmdb_module._OFFSETS.pack(2, 10))
+    with store.snapshot() as snapshot:
+        assert snapshot.commit == 0
+        assert snapshot.changed(1) is None
     store.close()
 
 

@@ -190,6 +190,16 @@ class Snapshot(Protocol):
     def applied(self, view: bytes) -> int:
         """The offset up to which this view version has been built; 0 for an unknown one."""
 
+    @property
+    def commit(self) -> int:
+        """Numbers the last write that it sees, in the order of writes; 0 where the store does not count them."""
+
+    def changed(self, since: int) -> Iterable[bytes] | None:
+        """Of what may differ from how commit `since` left it: each view's and key's bytes, joined.
+
+        None where the store does not know, or no longer, or where it may be anything.
+        """
+
 
 class Store(Protocol):
     """Opaque bytes by (view version, key), written together with the log offset they reflect."""

@@ -1,13 +1,15 @@
 """Feature values as they were last folded, for as long as neither the record nor the moment changes them.
 
-Most of what a decision reads has not changed since the decision before it: then comparing a record's bytes
-takes the place of decoding and folding them. Nothing is ever stale: every record is read, and compared.
+Most of what a decision reads has not changed since the decision before it. The store says which records have;
+where it cannot, a record's bytes are compared. Either takes the place of decoding and folding, and nothing is
+ever stale: what is read is what the snapshot holds.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,23 +33,37 @@ class Folded:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._tables: dict[bytes, _Table] = {}
+        self._commit = 0
         self._lock = threading.Lock()
 
     def reader(self, snapshot: Snapshot, now: Micros) -> Read:
         """How views are read at one moment of one snapshot."""
 
         def read(view: View, keys: NDArray[np.uint32], at: NDArray[np.int64]) -> Mapping[str, Array]:
-            n, width = keys.shape
-            data, size = keys.astype(">u4").tobytes(), 4 * width
-            names = [data[i * size : (i + 1) * size] for i in range(n)]
-            records = snapshot.get(view.version, names)
             with self._lock:
+                newest = self._catch_up(snapshot)
                 table = self._tables.get(view.version)
                 if table is None:
                     table = self._tables[view.version] = _Table(view, self._most)
-                return table.read(names, records, now)
+                return table.read(snapshot, keys, now, newest=newest)
 
         return read
+
+    def _catch_up(self, snapshot: Snapshot) -> bool:
+        """Marks what has changed since the newest snapshot so far; whether this one is as new."""
+        if not snapshot.commit or snapshot.commit <= self._commit:
+            return 0 < snapshot.commit == self._commit
+        changed = snapshot.changed(self._commit) if self._commit else None
+        self._commit = snapshot.commit
+        if changed is None:
+            for table in self._tables.values():
+                table.doubt_all()
+        else:
+            for name in changed:
+                known = self._tables.get(name[:8])
+                if known is not None:
+                    known.doubt(name[8:])
+        return True
 
 
 class _Table:
@@ -59,47 +75,92 @@ class _Table:
     def __init__(self, view: View, most: int) -> None:
         self._view = view
         self._most = most
-        self._places: dict[bytes, int] = {}
+        # Entities of a single key field, nearly all, are told by its code, which is found sooner than bytes are made.
+        self._single = len(view.by) == 1
+        self._places: dict[Any, int] = {}
         self._records: list[bytes | None] = []
+        self._current = np.zeros(0, bool)  # as the newest snapshot has it
         # From when and until when a row holds; no row holds before it was folded.
         self._since = np.zeros(0, np.int64)
         self._until = np.zeros(0, np.int64)
         self._columns: dict[str, Array] = {}
 
-    def read(self, names: Sequence[bytes], records: Sequence[bytes | None], now: Micros) -> dict[str, Array]:
-        """The values of some entities whose records are these."""
+    def doubt(self, name: bytes) -> None:
+        """An entity's record may have changed."""
+        place = self._places.get(int.from_bytes(name, "big") if self._single else name)
+        if place is not None:
+            self._current[place] = False
+
+    def doubt_all(self) -> None:
+        """Any record may have changed."""
+        self._current[:] = False
+
+    def read(self, snapshot: Snapshot, keys: NDArray[np.uint32], now: Micros, *, newest: bool) -> dict[str, Array]:
+        """The values of the entities of `keys` (n, fields).
+
+        Args:
+            newest: whether no later snapshot has been read from.
+        """
+        entities: Sequence[Any] = keys[:, 0].tolist() if self._single else _names(keys)
         get = self._places.get
-        places = [get(name, -1) for name in names]
+        places = [get(entity, -1) for entity in entities]
         if -1 in places:
-            self._add(names)
-            places = [get(name, -1) for name in names]
-        held = self._records
-        changed = [i for i, place in enumerate(places) if held[place] != records[i]]
+            self._add(entities)
+            places = [get(entity, -1) for entity in entities]
         at = np.array(places, np.int64)
         passed = (self._until[at] <= now) | (self._since[at] > now)
-        if passed.any():
-            changed = sorted({*changed, *np.flatnonzero(passed).tolist()})
-        if changed:
-            self._fold([places[i] for i in changed], [records[i] for i in changed], now)
+        unsure = np.flatnonzero(~self._current[at] | passed) if newest else np.arange(len(at))
+        if len(unsure):
+            self._renew(snapshot, keys[unsure], at[unsure], passed[unsure], now, newest)
         moment = np.full(len(at), now)
         return {
             name: self._columns[name][at] if aggregate.timeless else aggregate.served(self._columns[name][at], moment)
             for name, aggregate in self._view.features.items()
         }
 
-    def _add(self, names: Sequence[bytes]) -> None:
+    def _renew(
+        self,
+        snapshot: Snapshot,
+        keys: NDArray[np.uint32],
+        at: NDArray[np.int64],
+        passed: Array,
+        now: Micros,
+        newest: bool,
+    ) -> None:
+        """Folds those of the rows `at` whose records differ or whose time has passed."""
+        found = snapshot.get(self._view.version, _names(keys))
+        held = self._records
+        pairs = zip(at.tolist(), found, passed.tolist(), strict=True)
+        # By place, so that an entity that was asked for twice is folded once.
+        changed = {place: record for place, record, over in pairs if over or held[place] != record}
+        if changed:
+            rows, moment = list(changed), np.full(len(changed), now)
+            states, until = merged(self._view, decode(self._view, list(changed.values())), moment)
+            for name, aggregate in self._view.features.items():
+                values = aggregate.served(states[name], moment) if aggregate.timeless else states[name]
+                if name not in self._columns:
+                    self._columns[name] = np.empty((len(self._since), *values.shape[1:]), values.dtype)
+                self._columns[name][rows] = values
+            self._since[rows], self._until[rows] = now, until
+            for place, record in changed.items():
+                held[place] = record
+        # Of an older snapshot nobody knows what has happened to it since.
+        self._current[at] = newest
+
+    def _add(self, entities: Sequence[Any]) -> None:
         """Makes rows for those that have none yet."""
-        new = dict.fromkeys(name for name in names if name not in self._places)
+        new = dict.fromkeys(entity for entity in entities if entity not in self._places)
         if len(self._places) + len(new) > self._most:
             self._places.clear()
             self._records.clear()
             self._since[:] = FOREVER
-            new = dict.fromkeys(names)
+            new = dict.fromkeys(entities)
         begin = len(self._places)
         self._places.update(zip(new, range(begin, begin + len(new)), strict=True))
         self._records += [None] * len(new)
         if len(self._records) > len(self._since):
             grown = max(len(self._records), 64)
+            self._current = np.concatenate([self._current, np.zeros(grown, bool)])
             self._since = np.concatenate([self._since, np.full(grown, FOREVER)])
             self._until = np.concatenate([self._until, np.zeros(grown, np.int64)])
             self._columns = {
@@ -107,14 +168,9 @@ class _Table:
                 for name, column in self._columns.items()
             }
 
-    def _fold(self, places: list[int], records: list[bytes | None], now: Micros) -> None:
-        moment = np.full(len(places), now)
-        states, until = merged(self._view, decode(self._view, records), moment)
-        for name, aggregate in self._view.features.items():
-            found = aggregate.served(states[name], moment) if aggregate.timeless else states[name]
-            if name not in self._columns:
-                self._columns[name] = np.empty((len(self._since), *found.shape[1:]), found.dtype)
-            self._columns[name][places] = found
-        self._since[places], self._until[places] = now, until
-        for place, record in zip(places, records, strict=True):
-            self._records[place] = record
+
+def _names(keys: NDArray[np.uint32]) -> list[bytes]:
+    """The store's keys of entities (n, fields)."""
+    n, width = keys.shape
+    data, size = keys.astype(">u4").tobytes(), 4 * width
+    return [data[i * size : (i + 1) * size] for i in range(n)]

@@ -242,26 +242,28 @@ class Candidates:
 
 def retrieve(recipe: Recipe, query: Query, indexes: Mapping[str, Index]) -> Candidates:
     """Asks every source, joins what they found in their order, and leaves out what must not be shown."""
-    out: set[int] = set()
-    for name in recipe.leave_out:
-        out.update(query.lists[name].tolist())
     found = [source.find(query, indexes.get(source.label, {})) for source in recipe.sources]
-    row: dict[int, int] = {}
-    for part in found:
-        for code in part.items.tolist():
-            if code not in row and code not in out and len(row) < recipe.most:
-                row[code] = len(row)
-    scores = np.full((len(row), len(recipe.assembler.scores)), np.nan)
-    place = np.full((len(row), len(found)), np.nan)
-    column = 0
+    items = np.concatenate([np.zeros(0, np.uint32), *(part.items for part in found)])
+    different, first, which = np.unique(items, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    if recipe.leave_out:
+        out = np.concatenate([query.lists[name] for name in recipe.leave_out])
+        order = order[~np.isin(different[order], out)]
+    order = order[: recipe.most]
+    row = np.full(len(different), -1)
+    row[order] = np.arange(len(order))
+    rows = row[which]
+    scores = np.full((len(order), len(recipe.assembler.scores)), np.nan)
+    place = np.full((len(order), len(found)), np.nan)
+    column, begin = 0, 0
     for i, (source, part) in enumerate(zip(recipe.sources, found, strict=True)):
-        at = np.array([row.get(code, -1) for code in part.items.tolist()], np.int64)
-        kept = at >= 0
-        place[at[kept], i] = np.flatnonzero(kept)
+        at = rows[begin : begin + len(part.items)]
+        kept = np.flatnonzero(at >= 0)
+        place[at[kept], i] = kept
         width = len(source.columns)
         scores[at[kept], column : column + width] = part.scores[kept]
-        column += width
-    return Candidates(np.fromiter(row, np.uint32, len(row)), scores, place)
+        column, begin = column + width, begin + len(part.items)
+    return Candidates(different[order], scores, place)
 
 
 def popular_lists(

@@ -12,19 +12,26 @@ import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import lmdb
+import msgspec
 
 from penstock.errors import StoreError
 from penstock.events.archive import sync_folder
+from penstock.stores.changes import KEPT, NAMED
 
 _OFFSETS = struct.Struct("<qq")
 _SIZE = struct.Struct("<qq")
+_COMMITS = struct.Struct("<qqq")
 _APPLIED = b"\0applied"
 _META = b"\0meta"
 _SIZES = b"\0sizes"
+_COMMIT = b"\0commit"
+_CHANGED = b"\0changed"
+_NAMES = msgspec.msgpack.Decoder(list[bytes])
 _MARK = "open-since-boot"
 _FILES = ("data.mdb", "lock.mdb")
 
@@ -111,8 +118,10 @@ class LmdbStore:
         try:
             with self._env.begin(write=True) as txn:
                 grown: dict[bytes, tuple[int, int]] = {}
+                named: list[bytes] = []
                 for view, key, record in records:
-                    old = txn.replace(view + key, record)
+                    named.append(view + key)
+                    old = txn.replace(named[-1], record)
                     count, size = grown.get(view, (0, 0))
                     if old is None:
                         grown[view] = count + 1, size + len(view) + len(key) + len(record)
@@ -123,6 +132,7 @@ class LmdbStore:
                 for view, done in applied.items():
                     txn.put(_APPLIED + view, done.to_bytes(8, "little"))
                 txn.put(_META, _OFFSETS.pack(offset, newest))
+                _number(txn, named if len(named) <= NAMED else None, offset, newest)
         except lmdb.Error as error:
             raise StoreError(
                 "the feature store has room to write",
@@ -166,6 +176,8 @@ class LmdbStore:
                 txn.delete(key)
             txn.delete(_APPLIED + view)
             txn.delete(_SIZES + view)
+            meta = txn.get(_META)
+            _number(txn, None, *(_OFFSETS.unpack(meta) if meta else (0, 0)))
 
     def close(self) -> None:
         if self._read_only:
@@ -182,6 +194,17 @@ def _grow(txn: lmdb.Transaction, view: bytes, more: tuple[int, int]) -> None:
     before = txn.get(_SIZES + view)
     count, size = _SIZE.unpack(before) if before else (0, 0)
     txn.put(_SIZES + view, _SIZE.pack(count + more[0], size + more[1]))
+
+
+def _number(txn: lmdb.Transaction, named: Sequence[bytes] | None, offset: int, newest: int) -> None:
+    """Counts a write, and takes down what it changed; None where that is too much to say."""
+    before = txn.get(_COMMIT)
+    number = 1 + (_COMMITS.unpack(before)[0] if before else 0)
+    txn.put(_COMMIT, _COMMITS.pack(number, offset, newest))
+    if named is not None:
+        txn.put(_CHANGED + number.to_bytes(8, "big"), msgspec.msgpack.encode(named))
+    if number > KEPT:
+        txn.delete(_CHANGED + (number - KEPT).to_bytes(8, "big"))
 
 
 class LmdbSnapshot:
@@ -201,3 +224,21 @@ class LmdbSnapshot:
     def applied(self, view: bytes) -> int:
         done = self._txn.get(_APPLIED + view)
         return int.from_bytes(done, "little") if done else 0
+
+    @cached_property
+    def commit(self) -> int:
+        held = self._txn.get(_COMMIT)
+        number, *at = _COMMITS.unpack(held) if held else (0, 0, 0)
+        # Another version of penstock may be writing, which does not count.
+        return number if at == [self.offset, self.newest] else 0
+
+    def changed(self, since: int) -> list[bytes] | None:
+        if not 0 < since <= self.commit or self.commit - since > KEPT:
+            return None
+        named: list[bytes] = []
+        for number in range(since + 1, self.commit + 1):
+            entry = self._txn.get(_CHANGED + number.to_bytes(8, "big"))
+            if entry is None:
+                return None
+            named += _NAMES.decode(entry)
+        return named

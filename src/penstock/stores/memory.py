@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
+
+from penstock.stores.changes import KEPT, NAMED
 
 
 class MemoryStore:
@@ -16,6 +19,8 @@ class MemoryStore:
         self._lock = RLock()
         self.offset = 0
         self.newest = 0
+        self.commit = 0
+        self._changed: deque[set[bytes] | None] = deque(maxlen=KEPT)
 
     @contextmanager
     def snapshot(self) -> Iterator[MemoryStore]:
@@ -29,6 +34,17 @@ class MemoryStore:
     def applied(self, view: bytes) -> int:
         return self._applied.get(view, 0)
 
+    def changed(self, since: int) -> set[bytes] | None:
+        behind = self.commit - since
+        if not 0 <= behind <= len(self._changed):
+            return None
+        named: set[bytes] = set()
+        for names in list(self._changed)[len(self._changed) - behind :]:
+            if names is None:
+                return None
+            named |= names
+        return named
+
     def write(
         self, records: Iterable[tuple[bytes, bytes, bytes]], applied: Mapping[bytes, int], offset: int, newest: int
     ) -> None:
@@ -38,6 +54,8 @@ class MemoryStore:
                 self._records.setdefault(view, {})[key] = record
             self._applied.update(applied)
             self.offset, self.newest = offset, newest
+            self.commit += 1
+            self._changed.append({view + key for view, key, _ in whole} if len(whole) <= NAMED else None)
 
     def scan(self, view: bytes) -> Iterator[tuple[bytes, bytes]]:
         with self._lock:
@@ -57,6 +75,8 @@ class MemoryStore:
         with self._lock:
             self._records.pop(view, None)
             self._applied.pop(view, None)
+            self.commit += 1
+            self._changed.append(None)
 
     def close(self) -> None:
         """Nothing to release."""
