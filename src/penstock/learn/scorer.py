@@ -63,6 +63,7 @@ class Scorer:
         word = next((word for word in _WORDS if word.itemsize * 8 >= most), _WORDS[-1])
         splits = _Splits(trees, word)
         self._all = splits.leaves
+        self._ones = np.iinfo(word).max
         self.values = splits.values.ravel()
         self._first = (np.arange(len(splits.values)) * splits.values.shape[1])[:, None]
         self._features = np.unique(splits.feature)
@@ -70,13 +71,10 @@ class Scorer:
         sizes = np.array([len(found) + 2 for found in breaks], np.int64)
         if int(sizes.sum()) * len(self._all) * word.itemsize > _MOST_BYTES:
             raise _NotCoveredError
-        # The last two bins of a feature: above every threshold, and NaN.
-        self._width = 1 << int(sizes.max(initial=1)).bit_length()
-        self._breaks = np.full((len(breaks), self._width), np.inf, np.float32)
-        for row, found in zip(self._breaks, breaks, strict=True):
-            row[: len(found)] = found
+        # The last two bins of a feature: above every threshold, and NaN, which is sought beyond infinity.
+        self._breaks = [np.append(found, np.float32(np.inf)) for found in breaks]
         self._start = np.cumsum(sizes) - sizes
-        self.table = np.full((int(sizes.sum()), len(self._all)), np.iinfo(word).max, word)
+        self.table = np.full((int(sizes.sum()), len(self._all)), self._ones, word)
         for feature, start, found in zip(self._features, self._start, breaks, strict=True):
             splits.fill(self.table[start : start + len(found) + 2], int(feature), found)
         self._lasting = np.isin(self._features, np.array(lasting, np.int64))
@@ -108,7 +106,7 @@ class Scorer:
         kept = self._lasting if np.count_nonzero(self._lasting & varies) > 2 else np.zeros_like(varies)
         words = self._kept_words(columns, kept)
         once = self.table[self._bins(columns[:, :1], ~(varies | kept))[:, 0]]
-        words &= np.bitwise_and.reduce(once, axis=0, initial=self._all[0] | ~self._all[0])
+        words &= np.bitwise_and.reduce(once, axis=0, initial=self._ones)
         self._narrow(words, columns, varies & ~kept)
         words -= words.dtype.type(1)  # one bit remains; the ones below it count its place
         added = self.values.take(np.add(np.bitwise_count(words).T, self._first, order="C"))
@@ -140,21 +138,13 @@ class Scorer:
         return self._kept.take(names, make)
 
     def _bins(self, columns: NDArray[np.float32], which: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """The rows of the table for some features' columns (all features, n) → (some features, n).
-
-        A binary search of all columns at once; `np.searchsorted` takes one, and mispredicts its branches.
-        """
-        sought = columns[which]
-        missing = np.isnan(sought)
-        sought[missing] = np.inf
-        origin = np.flatnonzero(which)[:, None] * self._width
-        place = np.zeros(sought.shape, np.int64) + origin
-        breaks = self._breaks.ravel()
-        step = self._width // 2
-        while step:
-            place += (breaks.take(place + (step - 1)) < sought) * step
-            step //= 2
-        return place + missing + (self._start[which, None] - origin)
+        """The rows of the table for some features' columns (all features, n) → (some features, n)."""
+        chosen = np.flatnonzero(which).tolist()
+        found = np.empty((len(chosen), columns.shape[1]), np.int64)
+        for row, feature in zip(found, chosen, strict=True):
+            row[:] = self._breaks[feature].searchsorted(columns[feature])
+        found += self._start[which, None]
+        return found
 
 
 class _Kept:
@@ -181,7 +171,8 @@ class _Kept:
                     more = np.empty((max(len(places), 256), self._table.shape[1]), self._table.dtype)
                     self._table = np.concatenate([self._table, more])
                 self._table[begin : len(places)] = made
-            return self._table[[places[name] for name in names]]
+            at = np.array([places[name] for name in names])
+            return self._table.take(at, axis=0, mode="clip")  # all are there: "clip" is only quicker
 
 
 class _NotCoveredError(Exception):

@@ -82,10 +82,9 @@ class _Neighbours(Source):
         sums = np.bincount(inverse, weights=score * _powers(self.decay, self.recent)[rank], minlength=len(found))
         newest = np.zeros(len(found))
         newest[inverse[rank == 0]] = score[rank == 0]
-        order = np.lexsort((found, -sums))[: self.k]
-        return Found(
-            found[order], np.column_stack([sums[order], newest[order], np.arange(len(order), dtype=np.float64)])
-        )
+        order = np.argsort(-sums, kind="stable")[: self.k]  # of equal ones the lower code, as they are found
+        scores = np.stack([sums[order], newest[order], np.arange(len(order), dtype=np.float64)], axis=1)
+        return Found(found[order], scores)
 
     def because(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """The recent item that passed on the largest score; of equal ones the newer."""

@@ -8,12 +8,13 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Collection, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +43,9 @@ _NAMES = tuple(column.split()[0] for column in _COLUMNS)
 DIGEST = 8
 DECISIONS = "decisions.sqlite"
 """The decision log's file in a home folder."""
+_GATHER = 0.1
+"""Seconds."""
+_MOST = 1_000
 _log = logging.getLogger("penstock.serve")
 
 
@@ -77,8 +81,14 @@ class Decided:
         """As SQLite keeps it."""
         blobs = (self.items, self.found_by, self.shown, self.scores, self.propensities)
         texts = (self.id, self.decision, self.release, self.tier, self.arm, self.entity)
-        numbers = (self.time, self.offset, json.dumps(self.context))
-        return (*texts, *numbers, *(blob.tobytes() for blob in blobs), self.digests, json.dumps(self.timings))
+        numbers = (self.time, self.offset, json.dumps(self.context) if self.context else "{}")
+        return (
+            *texts,
+            *numbers,
+            *(blob.tobytes() for blob in blobs),
+            self.digests,
+            msgspec.json.encode(self.timings).decode(),
+        )
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Decided:
@@ -184,7 +194,8 @@ class DecisionLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._queue: SimpleQueue[tuple[Any, ...] | threading.Event | None] = SimpleQueue()
+        self._queue: SimpleQueue[Decided | threading.Event | None] = SimpleQueue()
+        self._hurry = threading.Event()
         db = self._connect()
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"CREATE TABLE IF NOT EXISTS decisions ({', '.join(_COLUMNS)}) WITHOUT ROWID")
@@ -200,17 +211,15 @@ class DecisionLog:
 
     def add(self, decided: Decided) -> None:
         """Hands a decision to the writer; never waits."""
-        self._queue.put(decided.row())
+        self._queue.put(decided)
 
     def _write(self) -> None:
         db = self._connect()
         insert = f"INSERT OR IGNORE INTO decisions VALUES ({', '.join('?' * len(_NAMES))})"
         going = True
         while going:
-            batch = [self._queue.get()]
-            while not self._queue.empty() and len(batch) < 1_000:
-                batch.append(self._queue.get())
-            rows = [entry for entry in batch if isinstance(entry, tuple)]
+            batch = self._gather()
+            rows = [entry.row() for entry in batch if isinstance(entry, Decided)]
             try:
                 db.execute("BEGIN IMMEDIATE")
                 db.executemany(insert, rows)
@@ -226,15 +235,27 @@ class DecisionLog:
             going = None not in batch
         db.close()
 
+    def _gather(self) -> list[Decided | threading.Event | None]:
+        """What comes within a moment, to be written together: a transaction takes as long as scoring a request."""
+        batch = [self._queue.get()]
+        self._hurry.wait(_GATHER)
+        self._hurry.clear()
+        with suppress(Empty):
+            while len(batch) < _MOST:
+                batch.append(self._queue.get_nowait())
+        return batch
+
     def flush(self) -> None:
         """Returns once everything added so far can be read."""
         done = threading.Event()
         self._queue.put(done)
+        self._hurry.set()
         done.wait()
 
     def close(self) -> None:
         if self._thread.is_alive():
             self._queue.put(None)
+            self._hurry.set()
             self._thread.join()
 
     def newest(self, most: int) -> list[Brief]:
