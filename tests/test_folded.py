@@ -14,6 +14,7 @@ from penstock.clock import HOUR, MINUTE, SECOND
 from penstock.engines import StreamEngine
 from penstock.events.rows import RowsLog
 from penstock.features import View
+from penstock.features.assemble import EDITION
 from penstock.features.folded import Folded
 from penstock.features.records import decode, fold
 from penstock.stores import LmdbStore, MemoryStore
@@ -30,7 +31,7 @@ def plainly(snapshot: Snapshot, view: View, keys: Array, now: int) -> dict[str, 
 
 
 def alike(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
-    assert list(found) == list(wanted)
+    assert list(found) == [*wanted, EDITION]
     for name, column in wanted.items():
         assert (found[name].dtype, found[name].shape) == (column.dtype, column.shape), name
         assert found[name].tobytes() == column.tobytes(), name
@@ -61,11 +62,15 @@ class Uncounted(MemoryStore):
 def test_whatever_happens_between_looks(
     events: list, pauses: list[int], most: int, kind: type[MemoryStore], seed: int
 ) -> None:
-    """Events, windows that leave tiles behind, moments that lie further back, and more entities than are kept."""
+    """Events, windows that leave tiles behind, moments that lie further back, and more entities than are kept.
+
+    Where an edition is the same, so are all values that do not look at the time.
+    """
     rows = rows_of(events)
     log, store, folded = RowsLog({"action": rows}, Texts()), kind(), Folded(most)
     engine = StreamEngine(log, store, VIEWS)
     draw = np.random.default_rng(seed)
+    editions: dict[int, list[bytes]] = {}
     now = int(rows.time[0])
     for pause in pauses:
         engine.step(int(draw.integers(1, 12)))
@@ -75,6 +80,10 @@ def test_whatever_happens_between_looks(
             with store.snapshot() as snapshot:
                 found = folded.reader(snapshot, now)(view, keys, np.zeros(len(keys), np.int64))
                 alike(found, plainly(snapshot, view, keys, now))
+            lasting = [found[name] for name, aggregate in view.features.items() if aggregate.timeless]
+            for i, edition in enumerate(found[EDITION].tolist()):
+                row = [column[i].tobytes() for column in lasting]
+                assert editions.setdefault(edition, row) == row
 
 
 def test_what_has_not_changed_is_not_folded_again() -> None:

@@ -261,9 +261,9 @@ def shop_and_click(app: ps.App, decisions: int, monkeypatch: pytest.MonkeyPatch)
     release = read(app.home / "releases", str(serving(app)))
     score = type(release.model).score
 
-    def spy(self: Model, rows: Any, candidates: Any) -> Any:
+    def spy(self: Model, rows: Any, candidates: Any, *more: Any) -> Any:
         scored.append((rows, candidates))
-        return score(self, rows, candidates)
+        return score(self, rows, candidates, *more)
 
     monkeypatch.setattr(type(release.model), "score", spy)
     users = sorted({event["user"] for event in helpers.history()})

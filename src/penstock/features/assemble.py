@@ -21,6 +21,8 @@ from penstock.features.request import Request
 from penstock.features.view import View
 from penstock.types import Array
 
+EDITION = "@edition"
+"""What a reader may give beside the features: (n,) int64, the same number only for what was folded once."""
 Read = Callable[[View, NDArray[np.uint32], NDArray[np.int64]], Mapping[str, Array]]
 """Reads a view: keys (n, len(by)) codes and, for each, the position of its request; columns of n values."""
 
@@ -45,10 +47,15 @@ class Requests:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Feature rows (n, features) float64, and the candidates' attributes as (n,) codes by name."""
+    """Feature rows (n, features) float64, and the candidates' attributes as (n,) codes by name.
+
+    `editions` (n, views) has for each candidate the editions of the views that give the `lasting` columns: where they
+    are the same, so are these columns. None where the reader gives no editions.
+    """
 
     rows: NDArray[np.float64]
     attributes: Mapping[str, NDArray[np.uint32]]
+    editions: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,9 @@ class Assembler:
         if self.requests:
             early = {n: v[owner] for n, v in opened.values.items() if n in self._wanted}
             self._derive(out, place, {**early, **late}, opened.now[owner])
-        return Matrix(out, columns)
+        editions = [late.get(f"{view.name}.{EDITION}") for view in self.late if view.by == (self.item,)]
+        known = [edition for edition in editions if edition is not None]
+        return Matrix(out, columns, np.stack(known, axis=1) if known and len(known) == len(editions) else None)
 
     @cached_property
     def _wanted(self) -> frozenset[str]:
@@ -198,5 +207,5 @@ def _read_into(
     keys = np.stack([columns[name] for name in view.by], axis=1) if view.by else np.zeros((len(at), 0), np.uint32)
     for name, column in read(view, keys, at).items():
         values[f"{view.name}.{name}"] = column
-        if isinstance(view.features[name], Latest):
+        if isinstance(view.features.get(name), Latest):
             columns.setdefault(name, column[:, 0])

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.features.assemble import Read
+from penstock.features.assemble import EDITION, Read
 from penstock.features.records import FOREVER, decode, merged
 from penstock.features.view import View
 from penstock.types import Array, Micros, Snapshot
 
 MOST = 32_768
 """Entities of a view that are kept; with one more, all are let go."""
+_NUMBERS = count(1)
 
 
 class Folded:
@@ -83,6 +85,7 @@ class _Table:
         # From when and until when a row holds; no row holds before it was folded.
         self._since = np.zeros(0, np.int64)
         self._until = np.zeros(0, np.int64)
+        self._editions = np.zeros(0, np.int64)
         self._columns: dict[str, Array] = {}
 
     def doubt(self, name: bytes) -> None:
@@ -96,7 +99,7 @@ class _Table:
         self._current[:] = False
 
     def read(self, snapshot: Snapshot, keys: NDArray[np.uint32], now: Micros, *, newest: bool) -> dict[str, Array]:
-        """The values of the entities of `keys` (n, fields).
+        """The values of the entities of `keys` (n, fields), and the edition of each.
 
         Args:
             newest: whether no later snapshot has been read from.
@@ -113,10 +116,11 @@ class _Table:
         if len(unsure):
             self._renew(snapshot, keys[unsure], at[unsure], passed[unsure], now, newest)
         moment = np.full(len(at), now)
-        return {
+        values = {
             name: self._columns[name][at] if aggregate.timeless else aggregate.served(self._columns[name][at], moment)
             for name, aggregate in self._view.features.items()
         }
+        return {**values, EDITION: self._editions[at]}
 
     def _renew(
         self,
@@ -142,6 +146,7 @@ class _Table:
                     self._columns[name] = np.empty((len(self._since), *values.shape[1:]), values.dtype)
                 self._columns[name][rows] = values
             self._since[rows], self._until[rows] = now, until
+            self._editions[rows] = [next(_NUMBERS) for _ in rows]
             for place, record in changed.items():
                 held[place] = record
         # Of an older snapshot nobody knows what has happened to it since.
@@ -163,6 +168,7 @@ class _Table:
             self._current = np.concatenate([self._current, np.zeros(grown, bool)])
             self._since = np.concatenate([self._since, np.full(grown, FOREVER)])
             self._until = np.concatenate([self._until, np.zeros(grown, np.int64)])
+            self._editions = np.concatenate([self._editions, np.zeros(grown, np.int64)])
             self._columns = {
                 name: np.concatenate([column, np.empty((grown, *column.shape[1:]), column.dtype)])
                 for name, column in self._columns.items()

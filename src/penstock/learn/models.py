@@ -18,8 +18,14 @@ from penstock.learn.scorer import Scorer
 class Model(Protocol):
     """Scores candidates; the same numbers in, the same numbers out, in training and serving."""
 
-    def score(self, rows: NDArray[np.float32], candidates: Candidates) -> NDArray[np.float64]:
-        """A score a candidate: rows (n, features) float32 → (n,) float64, higher is better."""
+    def score(
+        self, rows: NDArray[np.float32], candidates: Candidates, editions: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        """A score a candidate: rows (n, features) float32 → (n,) float64, higher is better.
+
+        Args:
+            editions: (n, views) of what the candidates' lasting columns were made of, see `Matrix`.
+        """
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Writes its files and gives what `load` needs, as JSON values."""
@@ -35,7 +41,9 @@ class SourceOrder:
     def __init__(self, place: int) -> None:
         self.place = place
 
-    def score(self, rows: NDArray[np.float32], candidates: Candidates) -> NDArray[np.float64]:
+    def score(
+        self, rows: NDArray[np.float32], candidates: Candidates, editions: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
         place = candidates.place[:, self.place]
         late = len(place) + np.arange(len(place), dtype=np.float64)
         return 1.0 / (1.0 + np.where(np.isnan(place), late, place))
@@ -55,11 +63,13 @@ class Trees:
         self.booster = booster
         self._scorer = Scorer.of(booster, lasting)
 
-    def score(self, rows: NDArray[np.float32], candidates: Candidates) -> NDArray[np.float64]:
+    def score(
+        self, rows: NDArray[np.float32], candidates: Candidates, editions: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
         if not len(rows):
             return np.zeros(0)
         if self._scorer is not None and self._scorer.takes(rows):
-            return self._scorer.score(rows)
+            return self._scorer.score(rows, editions)
         return np.asarray(self.booster.predict(rows, num_threads=1))
 
     def save(self, folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import lightgbm
@@ -41,7 +41,7 @@ class Scorer:
     Args:
         booster: a trained booster; `of` says None where it is not covered.
         lasting: columns that hardly change from one request to the next, such as those of an item. What their
-            splits leave of each tree is kept by their values, for rows that come again.
+            splits leave of each tree is kept, for rows whose editions come again.
 
     Attributes:
         table: (bins of all features, words) unsigned, as wide as the largest tree needs.
@@ -93,18 +93,24 @@ class Scorer:
         """Whether it can score these rows and is likely to be faster than LightGBM: float32, and not just a few."""
         return rows.dtype == np.float32 and len(rows) >= _FEWEST and rows.shape[1:] == (self.columns,)
 
-    def score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The scores of rows (n, features) float32 → (n,) float64."""
-        parts = [self._score(rows[i : i + _BLOCK]) for i in range(0, len(rows), _BLOCK)]
+    def score(self, rows: NDArray[np.float32], editions: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """The scores of rows (n, features) float32 → (n,) float64.
+
+        Args:
+            editions: (n, any) int64, the same only where the lasting columns are.
+        """
+        parts = [
+            self._score(rows[i : i + _BLOCK], None if editions is None else editions[i : i + _BLOCK])
+            for i in range(0, len(rows), _BLOCK)
+        ]
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    def _score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _score(self, rows: NDArray[np.float32], editions: NDArray[np.int64] | None) -> NDArray[np.float64]:
         columns = rows.T[self._features]
         bits = columns.view(np.int32)  # as numbers, NaN would differ from itself
         varies = (bits != bits[:, :1]).any(axis=1)
-        # A column or two are looked up as fast as what is kept.
-        kept = self._lasting if np.count_nonzero(self._lasting & varies) > 2 else np.zeros_like(varies)
-        words = self._kept_words(columns, kept)
+        kept = self._lasting & (editions is not None)
+        words = np.tile(self._all, (len(rows), 1)) if editions is None else self._kept_words(columns, editions)
         once = self.table[self._bins(columns[:, :1], ~(varies | kept))[:, 0]]
         words &= np.bitwise_and.reduce(once, axis=0, initial=self._ones)
         self._narrow(words, columns, varies & ~kept)
@@ -123,16 +129,13 @@ class Scorer:
             self.table.take(bins, axis=0, out=found, mode="clip")
             np.bitwise_and(words, found, out=words)
 
-    def _kept_words(self, columns: NDArray[np.float32], kept: NDArray[np.bool_]) -> Array:
-        """What the kept columns leave of all leaves, (n, words), for the caller to write on."""
-        if not kept.any():
-            return np.tile(self._all, (columns.shape[1], 1))
-        data, size = columns[kept].T.tobytes(), 4 * np.count_nonzero(kept)
-        names = [data[i : i + size] for i in range(0, len(data), size)]
+    def _kept_words(self, columns: NDArray[np.float32], editions: NDArray[np.int64]) -> Array:
+        """What the lasting columns leave of all leaves, (n, words), for the caller to write on."""
+        names = editions[:, 0].tolist() if editions.shape[1] == 1 else list(map(tuple, editions.tolist()))
 
         def make(rows: list[int]) -> Array:
             words = np.tile(self._all, (len(rows), 1))
-            self._narrow(words, columns[:, rows], kept)
+            self._narrow(words, columns[:, rows], self._lasting)
             return words
 
         return self._kept.take(names, make)
@@ -152,11 +155,11 @@ class _Kept:
 
     def __init__(self, words: int, word: np.dtype[Any]) -> None:
         self._most = _MOST_KEPT // (words * word.itemsize)
-        self._places: dict[bytes, int] = {}
+        self._places: dict[Hashable, int] = {}
         self._table = np.empty((0, words), word)
         self._lock = threading.Lock()
 
-    def take(self, names: list[bytes], make: Callable[[list[int]], Array]) -> Array:
+    def take(self, names: Sequence[Hashable], make: Callable[[list[int]], Array]) -> Array:
         """The rows (n, words) of n names, a copy; `make` gives those of some positions that are not there yet."""
         with self._lock:
             places = self._places

@@ -216,7 +216,7 @@ class Decider:
             matrix = recipe.assembler.matrix(read, opened, owner, found.items, found.scores)
             timer.lap("features")
         # Training saw float32; the digest is of what was computed, in full.
-        scores = release.model.score(matrix.rows.astype(np.float32), found)
+        scores = release.model.score(matrix.rows.astype(np.float32), found, matrix.editions)
         timer.lap("score")
         order = np.argsort(-scores, kind="stable")
         slate = Slate(found.items, order, matrix.attributes, np.ones(len(order)))

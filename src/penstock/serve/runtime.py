@@ -134,7 +134,8 @@ class Runtime:
             columns = read(found, np.array([codes], np.uint32).reshape(1, len(codes)), np.zeros(1, int))
             offset = snapshot.offset
         values: dict[str, Any] = {}
-        for name, column in columns.items():
+        for name in found.features:
+            column = columns[name]
             if column.ndim == 2:
                 values[name] = self.log.strings.texts(column[0][column[0] != 0])
             else:
