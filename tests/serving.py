@@ -40,7 +40,7 @@ def shop(home: Path) -> ps.App:
     class Interest:
         actions = ps.count()
 
-    @app.decision("home", by="user", k=5)
+    @app.decision("home", by="user", budget="10s", k=5)
     class Home:
         candidates = (ps.popular(),)
         rank = ps.LambdaRank(goal="view")

@@ -457,6 +457,7 @@ def test_a_damaged_release_is_listed_and_cannot_be_moved(tmp_path: Path) -> None
 
 def test_a_decision_is_explained_as_the_command_explains_it(app: ps.App, operator: Operator) -> None:
     one = decided(operator, KNOWN)
+    app.open().decisions.flush()
     found = [row for row in rows(operator.get("/console/newest")) if row[0] == one]
     assert found[0][1:5] == ["home", KNOWN, "personal", champion(app)]
     told = json.loads(

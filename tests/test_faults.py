@@ -22,7 +22,8 @@ from penstock.features.records import decode, fold
 from penstock.learn import Recipe
 from penstock.releases import Registry
 from penstock.serve import follower
-from penstock.serve.decide import Cost, popularity_key
+from penstock.serve.budget import Cost
+from penstock.serve.definition import popularity_key
 from penstock.stores import LmdbStore, MemoryStore
 from penstock.types import Accepted
 

@@ -21,8 +21,8 @@ from penstock.learn import LambdaRank, Recipe, Shown, check_group, join_outcomes
 from penstock.releases import Registry
 from penstock.releases.training import Step, Trained, train
 from penstock.retrieve import Popular, Source
-from penstock.serve.decide import Decision
 from penstock.serve.decisions import DECISIONS, impressions, logged
+from penstock.serve.definition import Decision
 from penstock.serve.ingestor import Ingestor, Inlet
 from penstock.serve.lock import HomeLock
 from penstock.serve.requests import MOST_ITEMS, Answer, checked
@@ -216,6 +216,7 @@ class App:
         answer = runtime.decide(name, checked(user=user, context=context, k=k, budget_ms=budget_ms))
         if given is not None:
             runtime.append([given])
+        runtime.served(answer)
         return answer
 
     def features(self, view: str, key: str) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from penstock.errors import DefinitionError
@@ -29,17 +31,46 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's wall clock.
+    """The machine's wall clock, which here never goes back.
+
+    Set back, it runs at half speed until the wall has caught up: time goes on, and the excess is worked off.
 
     Args:
         future: how far ahead of it an event may be dated; clocks of senders differ a little.
+        wall: nanoseconds since 1970 UTC.
+        elapsed: nanoseconds on a clock that only goes forward.
+
+    >>> wall = iter([7_000_000, 3_000_000])
+    >>> elapsed = iter([0, 0, 10_000])
+    >>> clock = SystemClock(wall=lambda: next(wall), elapsed=lambda: next(elapsed))
+    >>> clock.now(), clock.now()
+    (7000, 7005)
     """
 
-    def __init__(self, *, future: str | int = "5min") -> None:
+    def __init__(
+        self,
+        *,
+        future: str | int = "5min",
+        wall: Callable[[], int] = time.time_ns,
+        elapsed: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self._future = duration(future)
+        self._wall = wall
+        self._elapsed = elapsed
+        self._lock = threading.Lock()
+        self._newest = 0
+        self._at = elapsed()
 
     def now(self) -> int:
-        return time.time_ns() // 1_000
+        with self._lock:
+            wall, elapsed = self._wall(), self._elapsed()
+            half = (elapsed - self._at) // 2
+            if wall >= self._newest + half:
+                self._newest, self._at = wall, elapsed
+            else:
+                # The odd nanosecond counts the next time.
+                self._newest, self._at = self._newest + half, self._at + 2 * half
+            return self._newest // 1_000
 
     def saw(self, time_: int) -> None:
         """The wall clock goes its own way."""

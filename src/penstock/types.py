@@ -63,6 +63,10 @@ class Strings(Protocol):
 
     def texts(self, codes: Array) -> list[str]: ...
 
+    @property
+    def cached(self) -> Strings:
+        """The same from memory alone, without waiting: what is not there is as if the log had never seen it."""
+
 
 @dataclass(frozen=True)
 class Rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -51,6 +51,11 @@ class SqliteStrings:
         get = self._texts.get
         return [get(code, "") for code in wanted]
 
+    @property
+    def cached(self) -> CachedStrings:
+        """The same from memory alone: nothing is asked of the database."""
+        return CachedStrings(self._codes, self._texts)
+
     def intern(self, db: sqlite3.Connection, texts: Iterable[str | None]) -> dict[str | None, Code]:
         """Codes of all `texts`, new ones where needed, inside the writer's transaction.
 
@@ -91,6 +96,28 @@ class SqliteStrings:
             self._keep(db.execute(query, (codes[0], codes[-1])))
         else:
             self._keep(lookup(db, "SELECT text, code FROM strings WHERE code IN (?)", codes))
+
+
+class CachedStrings:
+    """Strings as far as they are in memory: code 0 and "" stand for what is not."""
+
+    def __init__(self, codes: Mapping[str, Code], texts: Mapping[Code, str]) -> None:
+        self._codes = codes
+        self._texts = texts
+
+    def code(self, text: str) -> Code:
+        return self._codes.get(text, 0)
+
+    def text(self, code: Code) -> str:
+        return self._texts.get(code, "")
+
+    def texts(self, codes: Array) -> list[str]:
+        get = self._texts.get
+        return [get(code, "") for code in codes.tolist()]
+
+    @property
+    def cached(self) -> CachedStrings:
+        return self
 
 
 def codes_of(codes: dict[str | None, Code], texts: Iterable[str | None]) -> Array:

@@ -7,106 +7,30 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.clock import Clock
-from penstock.errors import DefinitionError, RequestError
+from penstock.errors import RequestError
 from penstock.features.assemble import Read, Requests
 from penstock.features.folded import Folded
 from penstock.learn import Candidates, Recipe, popular_lists, retrieve
-from penstock.registry import fingerprint, to_spec
 from penstock.releases import Release
 from penstock.retrieve import Popular, Popularity, PopularLists, Query
+from penstock.serve.budget import Costs, Timer
 from penstock.serve.decisions import Decided, digests
+from penstock.serve.definition import Decision, popularity_key
+from penstock.serve.fallback import Fallback, Outcome
+from penstock.serve.known import LastKnown
 from penstock.serve.requests import Answer, DecideRequest, Item, Reason
-from penstock.serve.rerank import Explore, Rule, Slate
+from penstock.serve.rerank import Slate
 from penstock.serve.why import reasons
 from penstock.types import Micros, Snapshot, Store, Strings
 
-STAGES = ("features", "retrieve", "score", "rerank")
 _log = logging.getLogger("penstock.serve")
-
-
-@dataclass(frozen=True, eq=False)
-class Decision:
-    """What an app file says of one decision, beyond what is learned."""
-
-    recipe: Recipe
-    rules: tuple[Rule, ...] = ()
-    fallback: tuple[Popular, ...] = ()
-    budget: Micros = 50_000
-    k: int = 20
-
-    @property
-    def name(self) -> str:
-        return self.recipe.name
-
-
-class Cost:
-    """What a stage has lately cost: a moving mean and deviation, in milliseconds.
-
-    >>> cost = Cost(); cost.add(2.0); cost.expected < 10
-    True
-    """
-
-    def __init__(self) -> None:
-        self._mean = 0.0
-        self._deviation = 0.0
-
-    def add(self, ms: float) -> None:
-        # One request in twenty: fast enough to notice trouble, slow enough not to follow a single stall.
-        self._deviation += (abs(ms - self._mean) - self._deviation) / 20
-        self._mean += (ms - self._mean) / 20
-
-    def forget(self) -> None:
-        """Trusts the past a little less: what is never tried again would never be found to be quick again."""
-        self._mean *= 0.95
-        self._deviation *= 0.95
-
-    @property
-    def expected(self) -> float:
-        """What to reckon with: the mean and four deviations."""
-        return self._mean + 4 * self._deviation
-
-
-class Timer:
-    """Milliseconds a stage, and what is left of the budget."""
-
-    def __init__(self, budget_ms: float) -> None:
-        self._start = self._last = time.perf_counter()
-        self._budget = budget_ms
-        self.stages: dict[str, float] = {}
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.stages[stage] = self.stages.get(stage, 0.0) + (now - self._last) * 1e3
-        self._last = now
-
-    @property
-    def left(self) -> float:
-        return self._budget - (time.perf_counter() - self._start) * 1e3
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """A decision made, before it is spelled out and logged."""
-
-    tier: str
-    offset: int
-    now: Micros
-    items: NDArray[np.uint32]
-    found_by: NDArray[np.uint32]
-    order: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    propensity: NDArray[np.float64]
-    digests: bytes
-    lists: Mapping[str, NDArray[np.uint32]] = field(default_factory=dict)
 
 
 @dataclass
@@ -123,15 +47,21 @@ class Decider:
     strings: Strings
     clock: Clock
     popularity: Mapping[str, Popularity]
-    log: Callable[[Decided], None]
     folded: Folded = field(default_factory=Folded)
     release: Release | None = None
-    costs: dict[str, Cost] = field(default_factory=lambda: {stage: Cost() for stage in STAGES})
     failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.costs = self._no_costs()
+        self._fallback = Fallback(self.decision, self.strings, self.clock, self.popularity)
+        self._known = LastKnown(self._fallback.names)
+
+    def _no_costs(self) -> Costs:
+        return Costs(2 * self.decision.budget_ms)
 
     def take(self, release: Release) -> None:
         """Puts a release in charge, after answering its warm-up requests unheard."""
-        costs = {stage: Cost() for stage in STAGES}
+        costs = self._no_costs()
         for place, request in enumerate(release.warmup):
             timer = Timer(math.inf)
             try:
@@ -142,10 +72,19 @@ class Decider:
                 # What fails here fails in front of shoppers too, where a fallback answers.
                 _log.exception("a warm-up request of release %s failed", release.id)
             # The first answers load and build what later ones find ready.
-            for stage in STAGES if place >= len(release.warmup) // 2 else ():
-                costs[stage].add(timer.stages.get(stage, 0.0))
+            if place >= len(release.warmup) // 2:
+                costs.add(timer.stages)
+        self._fallback.warm(release)
         # One reference moves: requests before it end on the old release, those after begin on the new.
         self.costs, self.release = costs, release
+
+    def warm(self) -> None:
+        """Loads what fallbacks need from now on, so that they find it in memory."""
+        self._fallback.warm(self.release)
+
+    def budget(self, request: DecideRequest) -> float:
+        """The time in which an answer must leave, in milliseconds."""
+        return request.budget_ms or self.decision.budget_ms
 
     def decide(self, request: DecideRequest, spent_ms: float = 0.0) -> Answer:
         """Answers one request; whatever fails inside, some tier answers.
@@ -153,29 +92,44 @@ class Decider:
         Args:
             spent_ms: what is gone of the budget already.
         """
-        timer = Timer((request.budget_ms or self.decision.budget / 1_000) - spent_ms)
+        timer = Timer(self.budget(request) - spent_ms)
         k = request.k or self.decision.k
-        name = f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
+        name = _new_id()
         context = self._context(request)
-        release = self.release
-        outcome = None
+        release, costs = self.release, self.costs
+        outcome, cause = None, "release"
         if release is None:
             pass
-        elif timer.left <= sum(cost.expected for cost in self.costs.values()):
-            for cost in self.costs.values():
-                cost.forget()
+        elif timer.left <= costs.expected:
+            costs.forget()
+            cause = "cost"
         else:
             try:
                 outcome = self._personal(release, request.user, context, k, timer, random.Random(name))
-                for stage in STAGES:
-                    self.costs[stage].add(timer.stages.get(stage, 0.0))
+                costs.add(timer.stages)
+                cause = "candidates"
             except Exception:
                 # A store or model that fails must not take the shop down; the failure is counted and logged.
                 self.failures += 1
+                cause = "failed"
                 _log.exception("decision %s falls back", name)
-        if outcome is None:
-            outcome = self._fallback(request.user, context, k, timer)
-        return self._answer(name, request, release, outcome, timer)
+        if outcome is not None:
+            self._known.keep(request.user, outcome.lists)
+            return self._answer(name, request, release, outcome, timer)
+        if cause != "failed" and timer.left > costs.of("features"):
+            self._look(request.user, context)
+            timer.lap("features")
+        return self._lower(name, request, context, timer, cause)
+
+    def fall_back(self, request: DecideRequest, spent_ms: float, cause: str) -> Answer:
+        """Answers one request from memory alone: neither the store nor the log is read.
+
+        Args:
+            spent_ms: what is gone of the budget already.
+            cause: why.
+        """
+        timer = Timer(self.budget(request) - spent_ms)
+        return self._lower(_new_id(), request, self._context(request), timer, cause)
 
     def popular(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """The items of the decision's broadest popular source, and how many events each has in its window."""
@@ -201,7 +155,7 @@ class Decider:
 
     def _personal(
         self, release: Release, user: str, context: Mapping[str, str], k: int, timer: Timer, draw: random.Random
-    ) -> _Outcome | None:
+    ) -> Outcome | None:
         recipe = release.recipe
         with self.store.snapshot() as snapshot:
             now, read, opened = self._open(snapshot, recipe, user, context)
@@ -228,7 +182,7 @@ class Decider:
         tier = "personal" if own else "segment" if any(lists[n].any() for n in needs if n in lists) else "popular"
         padded = np.r_[scores, np.zeros(len(slate.items) - len(scores))]
         result = (slate.order[:k], padded[slate.order[:k]], slate.propensity[:k])
-        return _Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, digests(matrix.rows), lists)
+        return Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, digests(matrix.rows), lists)
 
     def _open(
         self, snapshot: Snapshot, recipe: Recipe, user: str, context: Mapping[str, str]
@@ -240,19 +194,17 @@ class Decider:
         keys = {name: np.array([self.strings.code(text)], np.uint32) for name, text in given.items()}
         return now, read, recipe.assembler.open(read, keys, np.array([now]))
 
-    def _left_out(self, user: str, context: Mapping[str, str]) -> NDArray[np.uint32]:
-        """The items that must not be shown, as far as the store can say."""
+    def _look(self, user: str, context: Mapping[str, str]) -> None:
+        """Reads what a fallback wants to know of a shopper, as far as the store can say."""
         recipe = self.decision.recipe
-        if not recipe.leave_out:
-            return np.zeros(0, np.uint32)
+        if not self._known.names:
+            return
         try:
             with self.store.snapshot() as snapshot:
                 _, _, opened = self._open(snapshot, recipe, user, context)
-                lists = opened.lists(0)
+                self._known.keep(user, opened.lists(0))
         except Exception:
             _log.exception("what is left out could not be read")
-            return np.zeros(0, np.uint32)
-        return np.concatenate([lists[name] for name in recipe.leave_out])
 
     def _popular(self, recipe: Recipe) -> dict[str, PopularLists]:
         return {
@@ -261,55 +213,41 @@ class Decider:
             if isinstance(source, Popular)
         }
 
-    def _fallback(self, user: str, context: Mapping[str, str], k: int, timer: Timer) -> _Outcome:
-        """The segment's popular items, else everyone's, else the release's static list."""
-        tier, items = "default", np.zeros(0, np.uint32)
-        out = self._left_out(user, context)
-        timer.lap("features")
-        for source in self.decision.fallback:
-            groups = [self.strings.code(context.get(source.by, ""))] if source.by else [0]
-            items = self.popularity[popularity_key(source, self.decision.recipe)].lists.items(groups)
-            items = items[~np.isin(items, out)]
-            if len(items):
-                tier = "segment" if source.by else "popular"
-                break
-        if not len(items) and self.release is not None:
-            items = self.release.defaults[~np.isin(self.release.defaults, out)]
+    def _lower(self, name: str, request: DecideRequest, context: Mapping[str, str], timer: Timer, cause: str) -> Answer:
+        """The answer of a lower tier, from memory."""
+        release = self.release
+        k = request.k or self.decision.k
+        outcome = self._fallback.make(context, k, self._known.of(request.user), release)
         timer.lap("retrieve")
-        slate = Slate(items, np.arange(len(items)), {}, np.ones(len(items)))
-        for rule in self.decision.rules:
-            # Rules about fields of the items need features; those about items alone hold on every tier.
-            with suppress(DefinitionError):
-                slate = slate if isinstance(rule, Explore) else rule.apply(slate, k, self.strings, random.Random(0))
-        items = slate.items[slate.order[:k]]
-        scores = 1.0 / (1.0 + np.arange(len(items), dtype=np.float64))
-        return _Outcome(
-            tier, 0, self.clock.now(), items, np.zeros(len(items), np.uint32), np.arange(len(items)), scores,
-            np.ones(len(items)), b"",
-        )  # fmt: skip
+        return self._answer(name, request, release, outcome, timer, cause)
 
     def _answer(
-        self, name: str, request: DecideRequest, release: Release | None, outcome: _Outcome, timer: Timer
+        self,
+        name: str,
+        request: DecideRequest,
+        release: Release | None,
+        outcome: Outcome,
+        timer: Timer,
+        cause: str | None = None,
     ) -> Answer:
         shown = outcome.items[outcome.order]
-        rows = zip(self.strings.texts(shown), outcome.scores.tolist(), outcome.propensity.tolist(), strict=True)
+        strings = self.strings if cause is None else self.strings.cached
+        rows = zip(strings.texts(shown), outcome.scores.tolist(), outcome.propensity.tolist(), strict=True)
         items = [Item(text, score, chance) for text, score, chance in rows]
         served = release.id if release is not None else None
-        self.log(
-            Decided(
-                name, self.decision.name, served, outcome.tier, "champion", request.user, outcome.now, outcome.offset,
-                dict(request.context or {}), outcome.items, outcome.found_by, outcome.order.astype(np.uint32),
-                outcome.scores.astype(np.float32), outcome.propensity.astype(np.float32), outcome.digests,
-                {stage: round(ms, 3) for stage, ms in timer.stages.items()},
-            )
+        decided = Decided(
+            name, self.decision.name, served, outcome.tier, "champion", request.user, outcome.now, outcome.offset,
+            dict(request.context or {}), outcome.items, outcome.found_by, outcome.order.astype(np.uint32),
+            outcome.scores.astype(np.float32), outcome.propensity.astype(np.float32), outcome.digests,
+            {stage: round(ms, 3) for stage, ms in timer.stages.items()},
         )  # fmt: skip
         why = None
         if request.why:
             why = self._why(release, outcome)
             timer.lap("why")
-        return Answer(name, items, outcome.tier, served, "champion", timer.stages, why)
+        return Answer(name, items, outcome.tier, served, "champion", timer.stages, why, cause, decided)
 
-    def _why(self, release: Release | None, outcome: _Outcome) -> list[list[Reason]]:
+    def _why(self, release: Release | None, outcome: Outcome) -> list[list[Reason]]:
         if release is None or not outcome.lists:
             return [[] for _ in outcome.order]
         # Items that a rule added stand behind those that sources found.
@@ -323,15 +261,6 @@ def _found_by(found: Candidates) -> NDArray[np.uint32]:
     return ((~np.isnan(found.place)) @ bits).astype(np.uint32)
 
 
-@lru_cache(maxsize=1_024)
-def popularity_key(source: Popular, recipe: Recipe) -> str:
-    """What a count of popular items is: the same for equal sources over the same stream and item field."""
-    return fingerprint([to_spec(source), recipe.stream, recipe.item])
-
-
-def live_sources(decisions: Sequence[Decision], releases: Sequence[Release]) -> dict[str, tuple[Popular, Recipe]]:
-    """Every popularity count that these decisions and releases need, by `popularity_key`."""
-    wanted = [(source, d.recipe) for d in decisions for source in d.fallback]
-    for recipe in [*(d.recipe for d in decisions), *(r.recipe for r in releases)]:
-        wanted += [(source, recipe) for source in recipe.sources if isinstance(source, Popular)]
-    return {popularity_key(source, recipe): (source, recipe) for source, recipe in wanted}
+def _new_id() -> str:
+    """Sorts by time."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"

@@ -12,7 +12,10 @@ from penstock.types import Micros
 
 
 class Face(Protocol):
-    """One app that runs. All but the releases' methods are called on the event loop's thread and must not wait.
+    """One app that runs.
+
+    What may wait for the store is called on a thread of its own: `decide`, `features`, `now`, `popular`, `ready`, and
+    the releases' methods. The others are called on the event loop's thread and must not wait.
 
     Every method may raise a `PenstockError`, which becomes the answer: `TooLargeError` 413, `NotFoundError` 404,
     `UnavailableError` 503, a `BodyError` of events 400, any other 422.
@@ -24,8 +27,17 @@ class Face(Protocol):
     def submit(self, parsed: Parsed, source: str) -> Future[list[bool]]:
         """Resolves once durable and visible to the next decision, to which of the accepted were new."""
 
+    def budget(self, name: str, request: DecideRequest) -> float:
+        """The time in which an answer must leave, in milliseconds."""
+
     def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0) -> Answer:
-        """Answers within the budget, of which `spent_ms` is gone already."""
+        """Answers within the budget, of which `spent_ms` is gone already, unless the store keeps it waiting."""
+
+    def fall_back(self, name: str, request: DecideRequest, spent_ms: float, cause: str) -> Answer:
+        """Answers from memory alone, because of `cause`."""
+
+    def served(self, answer: Answer) -> None:
+        """Logs a decision whose answer is sent."""
 
     def features(self, view: str, key: str) -> dict[str, Any]:
         """The present values of one entity; `key` holds its URL-encoded ids, joined by commas."""

@@ -12,7 +12,8 @@ from penstock.events import SqliteLog
 from penstock.features import View
 from penstock.releases import Registry, Release, read
 from penstock.retrieve import Popularity
-from penstock.serve.decide import Decider, live_sources
+from penstock.serve.decide import Decider
+from penstock.serve.definition import live_sources
 from penstock.types import Store
 
 LOOK = 0.1
@@ -73,6 +74,8 @@ class Follower:
             if self._registry.stamp() != self._stamp:
                 self._read_pointers()
             self._count()
+            for decider in self._deciders.values():
+                decider.warm()
             for release in list(self._loading.values()):
                 if self._caught_up(release.recipe.views):
                     self._deciders[release.decision].take(release)

@@ -10,7 +10,9 @@ from typing import Any
 
 from penstock.errors import PenstockError, TooLargeError
 from penstock.serve.access import AccessLog
+from penstock.serve.admission import MOST_DELAY, Admission, too_busy
 from penstock.serve.face import Face
+from penstock.serve.lane import Lane
 from penstock.serve.metrics import Metrics
 from penstock.serve.replies import CLOSE, RETRY, Header, Refused, Reply, Waterfall, of_error, refusal, refused
 from penstock.serve.routes import Endpoints, Pages, Request, Route, unexpected
@@ -21,6 +23,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 BEGAN = "began"
 """Where the server leaves, in a scope's state, when a request's first byte was read."""
+HANDED = "handed"
+"""The same of when it was handed over to be answered: after a slow head, and after what its client had sent before."""
 MAX_IN_FLIGHT = 256
 MAX_BODIES = 64 << 20
 """Bytes of all bodies that a process has begun to read."""
@@ -31,7 +35,7 @@ _log = logging.getLogger("penstock.serve")
 
 
 class HttpApp:
-    """An ASGI application that answers for `face`; all answers carry Server-Timing.
+    """An ASGI application that answers for `face`; all answers carry Server-Timing. Close it once it has ended.
 
     Args:
         face: the running system.
@@ -66,10 +70,16 @@ class HttpApp:
         self._held = 0
         self._body_within = body_within
         self._metrics = Metrics()
-        self._endpoints = Endpoints(face, self._metrics, token)
+        self._admission = Admission()
+        self._lane = Lane()
+        self._endpoints = Endpoints(face, self._metrics, token, self._lane)
         routes = (*self._endpoints.routes, *(route for page in pages for route in page(self._endpoints)))
         self._routes = tuple({(route.method, route.path): route for route in routes}.values())
         self._table = Table(self._routes)
+
+    def close(self) -> None:
+        """Ends the thread that decides; before `face` is closed."""
+        self._lane.close()
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -108,10 +118,14 @@ class HttpApp:
         try:
             if route.guarded:
                 self._endpoints.admit(headers)
+            handed = scope["state"].get(HANDED) if "state" in scope else None
+            delay = self._admission.delay(handed)
+            if route.bounded and delay > MOST_DELAY:
+                raise too_busy(delay, MOST_DELAY)
             # A place is taken only now: who sends slowly keeps nobody else waiting.
             body = await self._body(headers, route.takes, receive) if route.takes else b""
             with self._place() if route.bounded else nullcontext():
-                return await route.answer(Request(params, headers, body, waterfall, scope["query_string"]))
+                return await route.answer(Request(params, headers, body, waterfall, scope["query_string"], delay))
         except Refused as refusal_:
             return refusal_.reply
         except PenstockError as error:

@@ -23,12 +23,11 @@ import msgspec
 from penstock.errors import PenstockError, UnavailableError
 from penstock.events import Rejection
 from penstock.serve.ingestor import Inlet
+from penstock.serve.writer import MOST_WAITING
 from penstock.types import Accepted
 
 _LENGTH = struct.Struct("<I")
 _RETRY = 0.05
-MOST_WAITING = 4_096
-"""Requests of one worker that wait for the writer at most."""
 _log = logging.getLogger("penstock.serve")
 
 

@@ -65,6 +65,14 @@ class Metrics:
             "penstock_http_in_flight", "Requests being answered", registry=registry, multiprocess_mode="livesum"
         )
 
+        self._fallbacks = Counter(
+            "penstock_fallbacks", "Decisions that a fallback answered, by cause", ["decision", "cause"],
+            registry=registry,
+        )  # fmt: skip
+        self.queue = Gauge(
+            "penstock_decide_queue", "Requests that wait for the deciding thread", registry=registry,
+            multiprocess_mode="livesum",
+        )  # fmt: skip
         workers = Gauge("penstock_workers", "Processes that answer", registry=registry, multiprocess_mode="livesum")
         workers.set(1)
 
@@ -74,9 +82,11 @@ class Metrics:
         self._events["duplicate"].inc(duplicates)
         self._events["rejected"].inc(rejected)
 
-    def decided(self, decision: str, tier: str, release: str) -> None:
-        """Counts one decision; `release` is "none" before the first one."""
+    def decided(self, decision: str, tier: str, release: str, cause: str | None = None) -> None:
+        """Counts one decision; `release` is "none" before the first one, `cause` why a fallback answered."""
         self._invocations.labels(decision, tier, release).inc()
+        if cause is not None:
+            self._fallbacks.labels(decision, cause).inc()
 
     def stages(self, stages: Mapping[str, float]) -> None:
         """Takes down one decision's waterfall, in milliseconds."""

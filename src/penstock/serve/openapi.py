@@ -84,7 +84,8 @@ def document(described: Mapping[str, Any]) -> Json:
     )
     # Timings travel in the Server-Timing header.
     components["Answer"]["description"] = "A decision."
-    del components["Answer"]["properties"]["timings"]
+    for inner in ("timings", "cause", "decided"):
+        del components["Answer"]["properties"][inner]
     components["Answer"]["required"].remove("timings")
     streams: Mapping[str, Sequence[Json]] = described["streams"]
     for name, fields in streams.items():

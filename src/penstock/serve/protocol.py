@@ -13,7 +13,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from penstock.serve.http import BEGAN
+from penstock.serve.http import BEGAN, HANDED
 from penstock.serve.limits import (
     LINGER,
     MAX_HEADERS,
@@ -192,6 +192,10 @@ class Connection(HttpToolsProtocol):
         self._settle()
         self._among.waiting.pop(self, None)
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        cycle.scope["state"][HANDED] = perf_counter()
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self._moved = True

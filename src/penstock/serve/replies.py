@@ -71,9 +71,9 @@ class Waterfall:
         self.stages: dict[str, float] = {"queue": (now - self._began) * 1e3}
 
     def lap(self, stage: str) -> None:
-        """Ends `stage`, which began when the one before it ended."""
+        """Ends `stage`, which began when the one before it ended; what it took before is added to."""
         now = perf_counter()
-        self.stages[stage] = (now - self._last) * 1e3
+        self.stages[stage] = self.stages.get(stage, 0.0) + (now - self._last) * 1e3
         self._last = now
 
     def add(self, stages: Mapping[str, float]) -> None:

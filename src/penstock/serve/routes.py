@@ -15,9 +15,11 @@ from urllib.parse import unquote
 
 import msgspec
 
-from penstock.errors import PenstockError, RequestError
+from penstock.errors import PenstockError, RequestError, UnavailableError
 from penstock.events import BodyError, Parsed
+from penstock.serve.admission import too_busy
 from penstock.serve.face import Face
+from penstock.serve.lane import Lane
 from penstock.serve.metrics import CONTENT_TYPE, Metrics
 from penstock.serve.openapi import document
 from penstock.serve.replies import RETRY, Header, Refused, Reply, Waterfall, encode, refusal, refused
@@ -30,18 +32,28 @@ _INVOCATION = msgspec.json.Decoder(Invocation)
 _DIAL = msgspec.json.Decoder(DialRequest)
 T = TypeVar("T", bound=msgspec.Struct)
 
+R = TypeVar("R")
+
 MAX_BODY = 4 << 20
+RESERVE = 0.1
+"""The share of a decision's budget that is kept for a fallback and for sending the answer."""
+STORE_WITHIN = 1.0
+"""Seconds in which the store must answer what is no decision."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request, its body read. `params` and `query`, what follows the ``?``, are in their URL encoding."""
+    """One request, its body read. `params` and `query`, what follows the ``?``, are in their URL encoding.
+
+    `delay` is how many milliseconds it has probably waited before it was begun.
+    """
 
     params: Sequence[str]
     headers: Sequence[Header]
     body: bytes
     waterfall: Waterfall
     query: bytes = b""
+    delay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,7 @@ class Endpoints:
         face: the running system.
         metrics: where everything is counted.
         token: the operator's; whoever sends it may read and move releases.
+        lane: runs what may wait for the store.
 
     Attributes:
         face: the running system.
@@ -77,9 +90,10 @@ class Endpoints:
         routes: the server's own; pages come on top.
     """
 
-    def __init__(self, face: Face, metrics: Metrics, token: str) -> None:
+    def __init__(self, face: Face, metrics: Metrics, token: str, lane: Lane) -> None:
         self.face = face
         self.meters = metrics
+        self._lane = lane
         self._bearer = f"Bearer {token}".encode()
         self.routes = (
             Route("GET", "/", self.index),
@@ -139,7 +153,7 @@ class Endpoints:
 
     async def decide(self, request: Request) -> Reply:
         """Decides; an event sent along is not in its own features, and durable before the answer."""
-        return await self._decide(unquote(request.params[0]), _read(request.body, _DECIDE), request.waterfall)
+        return await self._decide(unquote(request.params[0]), _read(request.body, _DECIDE), request)
 
     async def invocations(self, request: Request) -> Reply:
         """The same, as SageMaker's containers are asked."""
@@ -150,12 +164,15 @@ class Endpoints:
                 "an invocation names its decision where there are several", got="none",
                 remedy="use one of " + ", ".join(names), field="decision",
             )  # fmt: skip
-        return await self._decide(asked.decision or names[0], asked, request.waterfall)
+        return await self._decide(asked.decision or names[0], asked, request)
 
-    async def _decide(self, name: str, asked: DecideRequest, waterfall: Waterfall) -> Reply:
+    async def _decide(self, name: str, asked: DecideRequest, request: Request) -> Reply:
+        waterfall, budget = request.waterfall, self.face.budget(name, asked)
+        if request.delay > budget / 2:
+            raise too_busy(request.delay, budget / 2)
         parsed = await self._event(asked)
         waterfall.lap("parse")
-        answer = self.ask(name, asked, waterfall)
+        answer = await self.ask(name, asked, waterfall)
         # Only now, so that the decision cannot have seen it; the body is written while the log syncs.
         logged = None if parsed is None else self._submit(parsed, "decide")
         body = encode(
@@ -170,21 +187,56 @@ class Endpoints:
         )
         waterfall.lap("serialise")
         if logged is not None:
-            await logged
+            await _within(logged, budget - waterfall.total)
             waterfall.lap("log")
         self.count(name, answer, waterfall)
         return Reply(200, body, note=note_of(answer))
 
-    def ask(self, name: str, asked: DecideRequest, waterfall: Waterfall) -> Answer:
-        """Decides, for whatever address; what queueing and reading took is gone from the budget, too."""
-        answer = self.face.decide(name, asked, waterfall.total)
+    async def ask(self, name: str, asked: DecideRequest, waterfall: Waterfall) -> Answer:
+        """Decides, for whatever address; what queueing and reading took is gone from the budget, too.
+
+        Where there is no time to wait for the lane, or none left when it does not answer, memory answers.
+        """
+        budget = self.face.budget(name, asked)
+        reserve = budget * RESERVE
+
+        def decide() -> Answer:
+            waterfall.lap("queue")
+            return self.face.decide(name, asked, waterfall.total + reserve)
+
+        left = (budget - reserve - waterfall.total) / 1e3
+        answer, cause = None, "busy"
+        if self._lane.wait < left:
+            try:
+                answer = await self._lane.run(decide, left)
+            except TimeoutError:
+                cause = "late"
+        if answer is None:
+            waterfall.lap("queue")
+            answer = self.face.fall_back(name, asked, waterfall.total, cause)
+        self.meters.queue.set(self._lane.waiting)
         waterfall.add(answer.timings)
         return answer
 
     def count(self, name: str, answer: Answer, waterfall: Waterfall) -> None:
         """Takes down a decision whose answer is ready to be sent."""
-        self.meters.decided(name, answer.tier, answer.release or "none")
+        self.face.served(answer)
+        self.meters.decided(name, answer.tier, answer.release or "none", answer.cause)
         self.meters.stages({**waterfall.stages, "total": waterfall.total})
+
+    async def read(self, work: Callable[[], R]) -> R:
+        """What `work` returns, which may wait for the store.
+
+        Raises:
+            UnavailableError: not within a second.
+        """
+        try:
+            return await self._lane.run(work, STORE_WITHIN)
+        except TimeoutError:
+            raise UnavailableError(
+                f"the store answers within {STORE_WITHIN:g} s", got="nothing yet",
+                remedy="try again after Retry-After seconds",
+            ) from None  # fmt: skip
 
     async def _event(self, asked: DecideRequest) -> Parsed | None:
         if asked.event is None:
@@ -225,7 +277,7 @@ class Endpoints:
     async def features(self, request: Request) -> Reply:
         """The present values of one entity."""
         view, key = request.params
-        return Reply(200, encode(self.face.features(unquote(view), key)))
+        return Reply(200, encode(await self.read(lambda: self.face.features(unquote(view), key))))
 
     # Releases: disk and models are read, so none of this runs on the loop's thread
 
@@ -253,7 +305,7 @@ class Endpoints:
 
     async def readyz(self, request: Request) -> Reply:
         """Whether it should get traffic; if not, what it waits for."""
-        ready, waits_for = self.face.ready()
+        ready, waits_for = await self.read(self.face.ready)
         if ready:
             return Reply(200, encode({"ready": True, **waits_for}))
         refusal_ = {"error": "the server is not ready", "field": None, "remedy": "wait until /readyz answers 200"}
@@ -261,7 +313,7 @@ class Endpoints:
 
     async def ping(self, request: Request) -> Reply:
         """The same for SageMaker: 200 where it should get traffic."""
-        ready, _ = self.face.ready()
+        ready, _ = await self.read(self.face.ready)
         return Reply(200 if ready else 503, b"{}", headers=() if ready else (RETRY,))
 
     async def metrics(self, request: Request) -> Reply:
@@ -295,7 +347,20 @@ Pages = Callable[[Endpoints], Sequence[Route]]
 
 def note_of(answer: Answer) -> dict[str, str | None]:
     """What the access log says of a decision."""
-    return {"decision_id": answer.decision_id, "tier": answer.tier, "release": answer.release}
+    note = {"decision_id": answer.decision_id, "tier": answer.tier, "release": answer.release}
+    return note if answer.cause is None else {**note, "cause": answer.cause}
+
+
+async def _within(logged: Awaitable[list[bool]], ms: float) -> None:
+    """Waits for the log, for as long as the budget has left; what it took later counts all the same."""
+    try:
+        async with asyncio.timeout(max(0.0, ms) / 1e3):
+            await logged
+    except TimeoutError:
+        raise UnavailableError(
+            "an event sent along is durable before the answer", got="the log has not taken it within the budget",
+            remedy="send the same request again: an event with an id counts once",
+        ) from None  # fmt: skip
 
 
 async def _moved(move: Callable[..., dict[str, Any]], *args: Any) -> Reply:

@@ -19,8 +19,9 @@ from penstock.features import View
 from penstock.features.folded import Folded
 from penstock.releases import Registry
 from penstock.retrieve import Popularity
-from penstock.serve.decide import Decider, Decision
+from penstock.serve.decide import Decider
 from penstock.serve.decisions import DECISIONS, DecisionLog
+from penstock.serve.definition import Decision
 from penstock.serve.follower import Follower
 from penstock.serve.ingestor import Inlet
 from penstock.serve.requests import Answer, DecideRequest
@@ -75,10 +76,7 @@ class Runtime:
         self._closing = closing
         self._folded = Folded()
         popularity: dict[str, Popularity] = {}
-        self._deciders = {
-            d.name: Decider(d, store, log.strings, clock, popularity, self.decisions.add, self._folded)
-            for d in decisions
-        }
+        self._deciders = {d.name: Decider(d, store, log.strings, clock, popularity, self._folded) for d in decisions}
         self._follower = Follower(log, store, self.registry, self._deciders, popularity, clock)
         closing.callback(self.decisions.close)
         closing.callback(self._follower.close)
@@ -113,9 +111,22 @@ class Runtime:
 
     # Decisions and features
 
+    def budget(self, name: str, request: DecideRequest) -> float:
+        """The time in which an answer must leave, in milliseconds."""
+        return self._decider(name).budget(request)
+
     def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0) -> Answer:
-        """Answers one request of a decision, `spent_ms` of whose budget are gone already."""
+        """Answers one request of a decision, `spent_ms` of whose budget are gone already. `served` logs it."""
         return self._decider(name).decide(request, spent_ms)
+
+    def fall_back(self, name: str, request: DecideRequest, spent_ms: float, cause: str) -> Answer:
+        """Answers one request of a decision from memory alone, because of `cause`."""
+        return self._decider(name).fall_back(request, spent_ms, cause)
+
+    def served(self, answer: Answer) -> None:
+        """Logs a decision whose answer is sent."""
+        if answer.decided is not None:
+            self.decisions.add(answer.decided)
 
     def features(self, view: str, key: str) -> dict[str, Any]:
         """The present values of one entity: `key` is its id, or several joined by commas, URL-encoded."""

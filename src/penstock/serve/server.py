@@ -70,8 +70,11 @@ def run(
             ready = (lambda: on_ready(address)) if on_ready is not None else (lambda: None)
             app = HttpApp(face, token=token, in_flight=in_flight, access=access, pages=pages)
             server = _Server(app, log_level, ready, Limits())
-            with _quick_switches():
-                server.run([listening])
+            try:
+                with _quick_switches():
+                    server.run([listening])
+            finally:
+                app.close()
     finally:
         face.close()
         if access is not None:
@@ -134,6 +137,7 @@ class BackgroundServer:
             with listener, _quick_switches():
                 self._server.run([listener])
         finally:
+            self.app.close()
             self._came.set()
 
 

@@ -21,6 +21,8 @@ from penstock.types import Accepted, Log
 
 _log = logging.getLogger("penstock.serve")
 MOST = 5_000
+MOST_WAITING = 4_096
+"""Requests that wait to be committed at most."""
 BACKFILL = 2_000
 _LOOK = 0.1
 
@@ -67,6 +69,11 @@ class Writer:
         with self._wake:
             if self._closing:
                 raise UnavailableError("events are taken while the server runs", remedy="send them again after restart")
+            if len(self._queue) >= MOST_WAITING:
+                raise UnavailableError(
+                    f"at most {MOST_WAITING:,} requests wait for the log", got="one more",
+                    remedy="send them again after Retry-After seconds",
+                )  # fmt: skip
             self._queue.append(_Asked(events, future))
             self._wake.notify()
         return future

@@ -92,7 +92,8 @@ class Desk:
             Refused: the app does not take such an event.
         """
         began = perf_counter()
-        body = encode([self._event(visitor, product, kind) for product in products])
+        # The date comes from the store where the clock follows the events.
+        body = await self._endpoints.read(lambda: encode([self._event(visitor, product, kind) for product in products]))
         parsed, _ = await self._endpoints.take(body, "shop", waterfall)
         if parsed.rejected:
             first = parsed.rejected[0]
@@ -113,10 +114,10 @@ class Desk:
         }
         return {name: value for name, value in given.items() if name in {*self._fields, "stream", "id", "time"}}
 
-    def decide(self, visitor: Visitor, waterfall: Waterfall, click_ms: float | None = None) -> Slate:
+    async def decide(self, visitor: Visitor, waterfall: Waterfall, click_ms: float | None = None) -> Slate:
         """Asks for a visitor's list, on a budget of its own that the click's sync does not use up."""
         own = Waterfall(None)
-        answer = self._endpoints.ask(self._decision, DecideRequest(visitor.user, k=ASKED, why=True), own)
+        answer = await self._endpoints.ask(self._decision, DecideRequest(visitor.user, k=ASKED, why=True), own)
         self._endpoints.count(self._decision, answer, own)
         waterfall.add(answer.timings)
         shown = [
@@ -130,10 +131,10 @@ class Desk:
         found = (self._catalogue.by_item.get(r.because) for r in reasons if r.because is not None)
         return next((product for product in found if product is not None), None)
 
-    def popular(self) -> Mapping[str, int]:
+    async def popular(self) -> Mapping[str, int]:
         """How often each item was lately touched."""
         taken, counts = self._popular
         if perf_counter() - taken > _KEPT:
-            counts = self._endpoints.face.popular(self._decision)
+            counts = await self._endpoints.read(lambda: self._endpoints.face.popular(self._decision))
             self._popular = (perf_counter(), counts)
         return counts

@@ -70,14 +70,14 @@ class Window:
     async def home(self, request: Request) -> Reply:
         """The first page."""
         visitor = self._visitor(request)
-        slate = self._desk.decide(visitor, request.waterfall)
+        slate = await self._desk.decide(visitor, request.waterfall)
         return self._page(request, visitor, views.home(slate, self._catalogue), slate=slate)
 
     async def search(self, request: Request) -> Reply:
         """What a query finds, also while it is being typed."""
         given = form(request.query)
         query = given.get("q", "")[:MOST_TEXT]
-        matches = self._search.find(query, self._desk.popular(), FOUND)
+        matches = self._search.find(query, await self._desk.popular(), FOUND)
         main = views.found(query, matches)
         return self._page(request, self._visitor(request), main, query=query)
 
@@ -86,20 +86,20 @@ class Window:
         name = unquote(request.params[0])
         if name not in self._catalogue.by_category:
             raise NotFoundError("a department is one of the catalogue's", got=repr(name[:100]), remedy="see /shop")
-        products = by_popularity(self._catalogue.by_category[name], self._desk.popular())
+        products = by_popularity(self._catalogue.by_category[name], await self._desk.popular())
         return self._page(request, self._visitor(request), views.department(name, products[:FOUND], len(products)))
 
     async def item(self, request: Request) -> Reply:
         """A product by its address; its own script takes the look down, so that a mere fetch is none."""
         visitor, product = self._visitor(request), self._product(unquote(request.params[0]))
-        slate = self._desk.decide(visitor, request.waterfall)
+        slate = await self._desk.decide(visitor, request.waterfall)
         main = views.product_page(product, slate, self._catalogue, visitor)
         return self._page(request, visitor, views.recorded(main, product), slate=slate)
 
     async def cart(self, request: Request) -> Reply:
         """What is in the cart."""
         visitor = self._visitor(request)
-        slate = self._desk.decide(visitor, request.waterfall)
+        slate = await self._desk.decide(visitor, request.waterfall)
         return self._page(request, visitor, views.cart_page(visitor, self._catalogue, slate), slate=slate)
 
     async def picture(self, request: Request) -> Reply:
@@ -114,7 +114,7 @@ class Window:
         visitor, given = self._visitor(request), form(request.body)
         product = self._product(given.get("item", ""))
         took = await self._desk.post(visitor, [product], "view", request.waterfall)
-        slate = self._desk.decide(visitor, request.waterfall, took)
+        slate = await self._desk.decide(visitor, request.waterfall, took)
         main = views.product_page(product, slate, self._catalogue, visitor, before=given.get("shown", "").split()[:100])
         return self._done(request, visitor, main, f"{PATH}/item/{product.item}", slate)
 
@@ -126,7 +126,7 @@ class Window:
         place = self._catalogue.place[product.item]
         cart = tuple(dict.fromkeys([*visitor.cart, place]))[-MOST_IN_CART:]
         visitor = replace(visitor, cart=cart, fresh=True)
-        slate = self._desk.decide(visitor, request.waterfall, took)
+        slate = await self._desk.decide(visitor, request.waterfall, took)
         main = views.product_page(
             product, slate, self._catalogue, visitor, before=given.get("shown", "").split()[:100], note="Added."
         )
@@ -137,7 +137,7 @@ class Window:
         visitor, product = self._visitor(request), self._product(form(request.body).get("item", ""))
         place = self._catalogue.place[product.item]
         visitor = replace(visitor, cart=tuple(p for p in visitor.cart if p != place), fresh=True)
-        slate = self._desk.decide(visitor, request.waterfall)
+        slate = await self._desk.decide(visitor, request.waterfall)
         main = views.cart_page(visitor, self._catalogue, slate)
         return self._done(request, visitor, main, f"{PATH}/cart", slate)
 
@@ -147,7 +147,7 @@ class Window:
         bought = [self._catalogue.products[place] for place in visitor.cart]
         took = await self._desk.post(visitor, bought, "buy", request.waterfall) if bought else None
         visitor = replace(visitor, cart=(), fresh=True)
-        slate = self._desk.decide(visitor, request.waterfall, took)
+        slate = await self._desk.decide(visitor, request.waterfall, took)
         main = views.cart_page(visitor, self._catalogue, slate, bought)
         return self._done(request, visitor, main, f"{PATH}/cart", slate)
 
