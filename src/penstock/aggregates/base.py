@@ -50,6 +50,8 @@ class Aggregate(ABC):
     """True where an empty window has a value of its own (a count is 0)."""
     timeless: ClassVar[bool] = False
     """True where `value` does not look at `now`, so that it holds until the state changes."""
+    columnwise: ClassVar[bool] = False
+    """True where `reduce` takes the states of m aggregates of the class at once, (n, m), and merges each column."""
 
     def __post_init__(self) -> None:
         if self.window is not None:

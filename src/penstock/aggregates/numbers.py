@@ -34,6 +34,7 @@ class Count(Aggregate):
 
     has_empty_value: ClassVar[bool] = True
     timeless: ClassVar[bool] = True
+    columnwise: ClassVar[bool] = True
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -70,6 +71,7 @@ class _Total(Aggregate):
 
     reads: ClassVar[tuple[Kind, ...]] = _NUMBERS
     timeless: ClassVar[bool] = True
+    columnwise: ClassVar[bool] = True
 
     def check(self, kind: Kind) -> None:
         super().check(kind)
@@ -109,7 +111,7 @@ class _Total(Aggregate):
         return out
 
     def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
-        out = np.empty(len(starts), _SUM)
+        out = np.empty((len(starts), *states.shape[1:]), _SUM)
         if not len(starts):
             return out
         at = _at(starts)
@@ -186,6 +188,7 @@ class Mean(_Total):
 class _Extreme(Aggregate):
     reads: ClassVar[tuple[Kind, ...]] = _NUMBERS
     timeless: ClassVar[bool] = True
+    columnwise: ClassVar[bool] = True
     worst: ClassVar[float]
     better: ClassVar[np.ufunc]
 
@@ -250,6 +253,8 @@ class Recency(Aggregate):
     >>> r = Recency(); r.value(r.lift(np.zeros(1), np.array([4_000_000]), np.zeros(1)), np.array([5_500_000]))
     array([1.5])
     """
+
+    columnwise: ClassVar[bool] = True
 
     @property
     def dtype(self) -> np.dtype[Any]:

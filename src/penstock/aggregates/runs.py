@@ -22,7 +22,7 @@ def run_starts(*keys: Array) -> NDArray[np.int64]:
     np.not_equal(keys[0][1:], keys[0][:-1], out=new[1:])
     for key in keys[1:]:
         new[1:] |= key[1:] != key[:-1]
-    return np.flatnonzero(new)
+    return new.nonzero()[0]  # `np.flatnonzero` takes thrice as long for a few rows
 
 
 def run_lengths(starts: NDArray[np.int64], n: int) -> NDArray[np.int64]:

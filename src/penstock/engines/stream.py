@@ -7,14 +7,16 @@ that is some prefix of the log, and `catch_up` continues from there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.aggregates import Aggregate
 from penstock.aggregates.runs import run_of, run_starts
 from penstock.features.plan import Inputs, Plan
-from penstock.features.records import Tiles, decode, encode, merge_tiles
-from penstock.features.view import TILE, Group, View
+from penstock.features.records import Tiles, decode, encode, joined, merge_tiles
+from penstock.features.view import TILE, Block, Group, View
 from penstock.types import Array, Log, Progress, Rows, Snapshot, Store
 
 BATCH = 20_000
@@ -139,22 +141,53 @@ def key_codes(view: View, rows: Rows) -> NDArray[np.uint32]:
     return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0), np.uint32)
 
 
-def collected(group: Group, rows: Rows, order: NDArray[np.int64], owner: Array, inputs: Mapping[str, Inputs]) -> Tiles:
-    """The events at `order`, sorted by (owner, tile), merged into one tile each."""
-    number = group.tile(rows.time[order])
-    starts = run_starts(owner, number)
-    run = run_of(starts, len(order))
-    tiles = np.empty(len(starts), group.dtype)
+@dataclass(frozen=True)
+class _Batch:
+    """Events sorted by (owner, time), and so by the tiles of every group, with what each feature makes of them."""
+
+    owner: NDArray[np.int64]
+    time: NDArray[np.int64]
+    tie: NDArray[np.uint64]
+    inputs: Mapping[str, Inputs]
+
+
+def _collected(group: Group, batch: _Batch) -> Tiles:
+    """A batch's events merged into one tile an owner and number."""
+    number = group.tile(batch.time)
+    starts = run_starts(batch.owner, number)
+    tiles = np.empty(len(starts), group.blocked)
     tiles[TILE] = number[starts]
-    for name, aggregate in group.features.items():
-        states = aggregate.empty(len(starts))
-        counts = inputs[name].counts[order]
-        if counts.any():
-            at, mine = order[counts], run[counts]
-            firsts = run_starts(mine)
-            states[mine[firsts]] = aggregate.collect(inputs[name].values[at], rows.time[at], rows.tie[at], firsts)
-        tiles[name] = states
-    return Tiles(tiles, owner[starts])
+    for block in group.blocks:
+        if len(block.features) > 1:
+            states = _lifted(block, batch)
+            tiles[block.field] = states if len(starts) == len(states) else block.aggregate.reduce(states, starts)
+        else:
+            (name,) = block.features
+            tiles[block.field] = _states(block.aggregate, batch, batch.inputs[name], starts)
+    return Tiles(tiles.view(group.dtype), batch.owner[starts])
+
+
+def _states(aggregate: Aggregate, batch: _Batch, given: Inputs, starts: NDArray[np.int64]) -> Array:
+    """One aggregate's state of each run of events."""
+    states = aggregate.empty(len(starts))
+    if given.counts.any():
+        at = given.counts.nonzero()[0]
+        mine = run_of(starts, len(batch.time))[at]
+        firsts = run_starts(mine)
+        states[mine[firsts]] = aggregate.collect(given.values[at], batch.time[at], batch.tie[at], firsts)
+    return states
+
+
+def _lifted(block: Block, batch: _Batch) -> Array:
+    """A state of every event and feature, (n, m); the empty one where the event does not count."""
+    states = np.empty((len(batch.time), len(block.features)), block.aggregate.dtype)
+    states[:] = block.aggregate.empty(1)
+    for i, (name, aggregate) in enumerate(block.features.items()):
+        given = batch.inputs[name]
+        if given.counts.any():
+            at = given.counts.nonzero()[0]
+            states[at, i] = aggregate.lift(given.values[at], batch.time[at], batch.tie[at])
+    return states
 
 
 def _updates(
@@ -162,20 +195,30 @@ def _updates(
 ) -> Iterator[tuple[bytes, bytes, bytes]]:
     mine = {name: inputs[view.version, name] for name in view.features}
     codes = key_codes(view, rows)
-    useful = np.logical_or.reduce([part.counts for part in mine.values()]) & (codes != 0).all(axis=1)
+    counting = {id(part): part.counts for part in mine.values()}
+    useful = np.logical_or.reduce([*counting.values()]) & (codes != 0).all(axis=1)
     index = np.flatnonzero(useful)
     if not len(index):
         return
     distinct, owner = entities(codes[index])
     keys = [row.tobytes() for row in distinct.astype(">u4")]
+    batch = _sorted(rows, index, owner, mine)
     merged = []
     for group, old in zip(view.groups, decode(view, snapshot.get(view.version, keys)), strict=True):
-        order = np.lexsort((group.tile(rows.time[index]), owner))
-        new = collected(group, rows, index[order], owner[order], mine)
-        part = merge_tiles(group, np.concatenate([old.owner, new.owner]), np.concatenate([old.tiles, new.tiles]))
+        part = merge_tiles(group, *joined(old, _collected(group, batch)))
         if group.window is not None:
             live = part.tiles[TILE] >= group.oldest(newest)
-            part = Tiles(part.tiles[live], part.owner[live])
+            part = part if live.all() else Tiles(part.tiles[live], part.owner[live])
         merged.append(part)
     for key, record in zip(keys, encode(view, merged, len(keys)), strict=True):
         yield view.version, key, record
+
+
+def _sorted(rows: Rows, index: NDArray[np.int64], owner: NDArray[np.int64], inputs: Mapping[str, Inputs]) -> _Batch:
+    """The events at `index`, each one's owner beside it, as a batch."""
+    order = np.lexsort((rows.time[index], owner))
+    at = index[order]
+    # Many features share what they read.
+    taken = {id(part): Inputs(part.counts[at], part.values[at]) for part in inputs.values()}
+    shared = {name: taken[id(part)] for name, part in inputs.items()}
+    return _Batch(owner[order], rows.time[at], rows.tie[at], shared)

@@ -103,9 +103,11 @@ class Query:
             }
         frame = pl.DataFrame({name: self._column(rows, name, strings) for name in self._reads} or {"time": rows.time})
         # In sequence: for small batches the thread pool costs more than it saves.
-        columns = frame.with_columns_seq(self._clean).select_seq(self._out).get_columns()
+        frame = frame.with_columns_seq(self._clean) if self._clean else frame
+        columns = {s.name: s.to_numpy() for s in frame.select_seq(self._out).get_columns()}
         # A constant comes out as a single row.
-        return {s.name: np.broadcast_to(s.to_numpy(), len(rows)) for s in columns}
+        n = len(rows)
+        return {name: values if len(values) == n else np.broadcast_to(values, n) for name, values in columns.items()}
 
     @cached_property
     def _reads(self) -> list[str]:

@@ -39,16 +39,18 @@ class Plan:
     def inputs(self, rows: Rows, strings: Strings) -> Mapping[tuple[bytes, str], Inputs]:
         """By (view version, feature name)."""
         derived = self._query.run(rows, strings)
-        everything = np.ones(len(rows), bool)
-        out: dict[tuple[bytes, str], Inputs] = {}
-        for key, (where, column) in self._parts.items():
-            counts = derived[where] if where is not None else everything
-            if column is None:
-                out[key] = Inputs(counts, rows.time)
+        # Many aggregates read the same column under the same filter.
+        found: dict[tuple[str | None, str | None], Inputs] = {}
+        for where, column in self._parts.values():
+            if (where, column) in found:
                 continue
-            values = derived[column] if column in derived else rows.fields[column]
-            out[key] = Inputs(counts & present(values), values)
-        return out
+            counts = derived[where] if where is not None else np.ones(len(rows), bool)
+            if column is None:
+                found[where, column] = Inputs(counts, rows.time)
+            else:
+                values = derived[column] if column in derived else rows.fields[column]
+                found[where, column] = Inputs(counts & present(values), values)
+        return {key: found[part] for key, part in self._parts.items()}
 
 
 def _name(mark: str, part: str | pl.Expr | None, held: dict[str, pl.Expr]) -> str | None:

@@ -70,11 +70,19 @@ def merge_tiles(group: Group, owner: NDArray[np.int64], tiles: Array) -> Tiles:
     starts = run_starts(owner, number)
     if len(starts) == len(owner):
         return Tiles(tiles, owner)
-    out = np.empty(len(starts), group.dtype)
+    out = np.empty(len(starts), group.blocked)
     out[TILE] = number[starts]
-    for name, aggregate in group.features.items():
-        out[name] = aggregate.reduce(tiles[name], starts)
-    return Tiles(out, owner[starts])
+    states = tiles.view(group.blocked)
+    for block in group.blocks:
+        out[block.field] = block.aggregate.reduce(states[block.field], starts)
+    return Tiles(out.view(group.dtype), owner[starts])
+
+
+def joined(a: Tiles, b: Tiles) -> tuple[NDArray[np.int64], Array]:
+    """The owners and tiles of both, `a` first; NumPy's own concatenation compares the fields' types one by one."""
+    tiles = np.empty(len(a.tiles) + len(b.tiles), a.tiles.dtype)
+    tiles[: len(a.tiles)], tiles[len(a.tiles) :] = a.tiles, b.tiles
+    return np.concatenate([a.owner, b.owner]), tiles
 
 
 def fold(view: View, parts: Sequence[Tiles], now: NDArray[np.int64]) -> dict[str, Array]:
@@ -102,7 +110,12 @@ def merged(view: View, parts: Sequence[Tiles], now: NDArray[np.int64]) -> tuple[
             until[who] = np.minimum(until[who], group.left(tiles[TILE][starts]))
         for name, aggregate in group.features.items():
             states[name] = aggregate.empty(len(now))
-            if len(starts):
-                column = tiles[name]
-                states[name][who] = column if len(starts) == len(column) else aggregate.reduce(column, starts)
+        if not len(starts):
+            continue
+        blocked = tiles.view(group.blocked)
+        for block in group.blocks:
+            column = blocked[block.field]
+            found = column if len(starts) == len(column) else block.aggregate.reduce(column, starts)
+            for i, name in enumerate(block.features):
+                states[name][who] = found if len(block.features) == 1 else found[:, i]
     return states, until

@@ -31,6 +31,23 @@ def hop_of(window: Micros) -> Micros:
 
 
 @dataclass(frozen=True)
+class Block:
+    """Neighbouring features of a group whose states are merged in one go: one class, one state.
+
+    Attributes:
+        field: of the group's `blocked` tiles that holds their states: (n,) of a single feature, (n, m) of several.
+        aggregate: the first one; the others differ in what they read.
+    """
+
+    field: str
+    features: Mapping[str, Aggregate]
+
+    @cached_property
+    def aggregate(self) -> Aggregate:
+        return next(iter(self.features.values()))
+
+
+@dataclass(frozen=True)
 class Group:
     """The aggregates of a view that share a window, and so their tiles."""
 
@@ -45,6 +62,27 @@ class Group:
     def dtype(self) -> np.dtype[Any]:
         """One tile: its number and a state an aggregate."""
         return np.dtype([(TILE, "<i8"), *((name, a.dtype) for name, a in self.features.items())])
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The features in their order, neighbours that can be merged in one go together."""
+        runs: list[dict[str, Aggregate]] = []
+        before: Aggregate | None = None
+        for name, aggregate in self.features.items():
+            alike = before is not None and type(before) is type(aggregate) and before.dtype == aggregate.dtype
+            if not (alike and aggregate.columnwise):
+                runs.append({})
+            runs[-1][name] = before = aggregate
+        return tuple(Block(f"@{i}", run) for i, run in enumerate(runs))
+
+    @cached_property
+    def blocked(self) -> np.dtype[Any]:
+        """The same tile with a field a block."""
+        fields: list[Any] = [(TILE, "<i8")]
+        for block in self.blocks:
+            state, n = block.aggregate.dtype, len(block.features)
+            fields.append((block.field, state) if n == 1 else (block.field, state, (n,)))
+        return np.dtype(fields)
 
     def tile(self, time: Any) -> Any:
         """The tile that holds each time (microseconds)."""
