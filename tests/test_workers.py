@@ -129,11 +129,15 @@ def test_a_click_posted_to_any_worker_is_in_the_next_answer_of_every_other(serve
             assert (status, body["tier"]) == (200, "personal")
             assert "p-00001" in [item["id"] for item in body["items"]]
     for line in workers:
-        text = line.ask("GET", "/metrics")[2]
-        found = re.search(r'^penstock_events_total\{result="accepted"\} (\S+)', text, re.MULTILINE)
-        assert found is not None
-        assert float(found[1]) == posted
-        assert f"\npenstock_workers {float(WORKERS)}\n" in text
+        until(lambda line=line: events_of_all(line) == posted)
+        assert f"\npenstock_workers {float(WORKERS)}\n" in line.ask("GET", "/metrics")[2]
+
+
+def events_of_all(line: Line) -> float:
+    """Accepted events, as the metrics at one worker have them of all."""
+    text = line.ask("GET", "/metrics")[2]
+    found = re.search(r'^penstock_events_total\{result="accepted"\} (\S+)', text, re.MULTILINE)
+    return float(found[1]) if found is not None else 0.0
 
 
 def test_who_signs_in_at_one_worker_is_signed_in_at_every_other_and_sees_the_figures_of_all(
@@ -147,11 +151,15 @@ def test_who_signs_in_at_one_worker_is_signed_in_at_every_other_and_sees_the_fig
         cookie = response.headers["set-cookie"].split(";")[0]
     for line in workers:
         assert line.ask("POST", "/v1/decide/home", {"user": "at-every-worker"})[0] == 200
-    for line in workers:
+
+    def decisions(line: Line) -> float:
         line.request("GET", "/console/live", headers={"Cookie": cookie})
         with line.getresponse() as response:
             assert response.status == 200
-            assert json.loads(response.read())["decisions"] == WORKERS
+            return float(json.loads(response.read())["decisions"])
+
+    for line in workers:
+        until(lambda line=line: decisions(line) == WORKERS)
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_others_go_on(server: helpers.Server) -> None:

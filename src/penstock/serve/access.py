@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import msgspec
 
 from penstock.errors import UnavailableError
+from penstock.serve.batches import Batches
 
 _log = logging.getLogger("penstock.serve")
 
@@ -32,7 +31,6 @@ class AccessLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines: SimpleQueue[bytes | None] = SimpleQueue()
         self._encode = msgspec.json.Encoder().encode
         try:
             self._append(b"")
@@ -41,8 +39,7 @@ class AccessLog:
                 "the access log is a file that can be written", got=f"{path}: {error.strerror}",
                 remedy="choose another --access-log",
             ) from None  # fmt: skip
-        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-        self._thread.start()
+        self._batches = Batches("access-log", self._write)
 
     def add(self, method: str, path: str, status: int, stages: Mapping[str, float], note: Mapping[str, Any]) -> None:
         """Takes down one request; `path` is the route's template, `stages` milliseconds. Never waits."""
@@ -55,25 +52,18 @@ class AccessLog:
             **note,
             "ms": {stage: round(ms, 3) for stage, ms in stages.items()},
         }
-        self._lines.put(self._encode(line) + b"\n")
+        self._batches.put(self._encode(line) + b"\n")
 
     def close(self) -> None:
         """Writes what was taken."""
-        self._lines.put(None)
-        self._thread.join()
+        self._batches.close()
 
-    def _run(self) -> None:
-        going = True
-        while going:
-            batch = [self._lines.get()]
-            while not self._lines.empty() and len(batch) < 1_000:
-                batch.append(self._lines.get())
-            going = None not in batch
-            try:
-                self._append(b"".join(line for line in batch if line is not None))
-            except OSError:
-                # Requests go on; what is lost is said once a batch.
-                _log.exception("%d lines of the access log could not be written", len(batch))
+    def _write(self, lines: list[bytes]) -> None:
+        try:
+            self._append(b"".join(lines))
+        except OSError:
+            # Requests go on; what is lost is said once a batch.
+            _log.exception("%d lines of the access log could not be written", len(lines))
 
     def _append(self, text: bytes) -> None:
         handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)

@@ -21,7 +21,7 @@ from penstock.learn import Candidates, Recipe, popular_lists, retrieve
 from penstock.releases import Release
 from penstock.retrieve import Popular, Popularity, PopularLists, Query
 from penstock.serve.budget import Costs, Timer
-from penstock.serve.decisions import Decided, digests
+from penstock.serve.decisions import Decided
 from penstock.serve.definition import Decision, popularity_key
 from penstock.serve.fallback import Fallback, Outcome
 from penstock.serve.known import LastKnown
@@ -182,7 +182,7 @@ class Decider:
         tier = "personal" if own else "segment" if any(lists[n].any() for n in needs if n in lists) else "popular"
         padded = np.r_[scores, np.zeros(len(slate.items) - len(scores))]
         result = (slate.order[:k], padded[slate.order[:k]], slate.propensity[:k])
-        return Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, digests(matrix.rows), lists)
+        return Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, matrix.rows, lists)
 
     def _open(
         self, snapshot: Snapshot, recipe: Recipe, user: str, context: Mapping[str, str]
@@ -238,8 +238,8 @@ class Decider:
         decided = Decided(
             name, self.decision.name, served, outcome.tier, "champion", request.user, outcome.now, outcome.offset,
             dict(request.context or {}), outcome.items, outcome.found_by, outcome.order.astype(np.uint32),
-            outcome.scores.astype(np.float32), outcome.propensity.astype(np.float32), outcome.digests,
-            {stage: round(ms, 3) for stage, ms in timer.stages.items()},
+            outcome.scores.astype(np.float32), outcome.propensity.astype(np.float32),
+            timings={stage: round(ms, 3) for stage, ms in timer.stages.items()}, rows=outcome.rows,
         )  # fmt: skip
         why = None
         if request.why:

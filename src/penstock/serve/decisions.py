@@ -6,12 +6,10 @@ import hashlib
 import json
 import logging
 import sqlite3
-import threading
 from collections.abc import Collection, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import msgspec
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.learn import Asks, Impressions, Recipe
+from penstock.serve.batches import Batches
 from penstock.types import Micros, Strings
 
 _COLUMNS = (
@@ -43,9 +42,7 @@ _NAMES = tuple(column.split()[0] for column in _COLUMNS)
 DIGEST = 8
 DECISIONS = "decisions.sqlite"
 """The decision log's file in a home folder."""
-_GATHER = 0.1
-"""Seconds."""
-_MOST = 1_000
+_MOST_WAITING = 10_000
 _log = logging.getLogger("penstock.serve")
 
 
@@ -58,6 +55,7 @@ class Decided:
         items: (n,) uint32 codes of all candidates; `found_by` (n,) uint32, a bit a source.
         shown: (k,) positions in `items`, in the order of the answer; `scores` and `propensities` (k,) theirs.
         digests: 8 bytes a feature column, over the candidates in order; empty where no features were read.
+        rows: the features themselves, (n, features) float64, where their digests are yet to be made.
     """
 
     id: str
@@ -76,6 +74,7 @@ class Decided:
     propensities: NDArray[np.float32]
     digests: bytes = b""
     timings: dict[str, float] = field(default_factory=dict)
+    rows: NDArray[np.float64] | None = None
 
     def row(self) -> tuple[Any, ...]:
         """As SQLite keeps it."""
@@ -86,7 +85,7 @@ class Decided:
             *texts,
             *numbers,
             *(blob.tobytes() for blob in blobs),
-            self.digests,
+            self.digests if self.rows is None else digests(self.rows),
             msgspec.json.encode(self.timings).decode(),
         )
 
@@ -194,15 +193,12 @@ class DecisionLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._queue: SimpleQueue[Decided | threading.Event | None] = SimpleQueue()
-        self._hurry = threading.Event()
+        self._batches = Batches("decision-log", self._write, most_waiting=_MOST_WAITING)
         db = self._connect()
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"CREATE TABLE IF NOT EXISTS decisions ({', '.join(_COLUMNS)}) WITHOUT ROWID")
         db.execute("CREATE INDEX IF NOT EXISTS by_time ON decisions (time)")
         db.close()
-        self._thread = threading.Thread(target=self._write, name="decision-log", daemon=True)
-        self._thread.start()
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level=None)
@@ -210,56 +206,33 @@ class DecisionLog:
         return db
 
     def add(self, decided: Decided) -> None:
-        """Hands a decision to the writer; never waits."""
-        self._queue.put(decided)
+        """Hands a decision to the writing thread; never waits."""
+        if not self._batches.put(decided):
+            _log.error("decision %s is not logged: %d others wait for the disk", decided.id, _MOST_WAITING)
 
-    def _write(self) -> None:
-        db = self._connect()
+    def _write(self, batch: list[Decided]) -> None:
         insert = f"INSERT OR IGNORE INTO decisions VALUES ({', '.join('?' * len(_NAMES))})"
-        going = True
-        while going:
-            batch = self._gather()
-            rows = [entry.row() for entry in batch if isinstance(entry, Decided)]
+        with closing(self._connect()) as db:
             try:
                 db.execute("BEGIN IMMEDIATE")
-                db.executemany(insert, rows)
+                db.executemany(insert, [decided.row() for decided in batch])
                 db.execute("COMMIT")
             except sqlite3.Error:
                 # Evidence is lost, decisions go on; the event log is the truth.
-                _log.exception("%d decisions could not be logged", len(rows))
+                _log.exception("%d decisions could not be logged", len(batch))
                 if db.in_transaction:
                     db.execute("ROLLBACK")
-            for entry in batch:
-                if isinstance(entry, threading.Event):
-                    entry.set()
-            going = None not in batch
-        db.close()
-
-    def _gather(self) -> list[Decided | threading.Event | None]:
-        """What comes within a moment, to be written together: a transaction takes as long as scoring a request."""
-        batch = [self._queue.get()]
-        self._hurry.wait(_GATHER)
-        self._hurry.clear()
-        with suppress(Empty):
-            while len(batch) < _MOST:
-                batch.append(self._queue.get_nowait())
-        return batch
 
     def flush(self) -> None:
         """Returns once everything added so far can be read."""
-        done = threading.Event()
-        self._queue.put(done)
-        self._hurry.set()
-        done.wait()
+        self._batches.flush()
 
     def close(self) -> None:
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._hurry.set()
-            self._thread.join()
+        self._batches.close()
 
     def newest(self, most: int) -> list[Brief]:
-        """The newest decisions, newest first."""
+        """The newest decisions, newest first, with all that were added so far."""
+        self.flush()
         db = self._connect()
         try:
             names = ("id", "decision", "release", "tier", "entity", "time", "items", "timings")

@@ -31,7 +31,7 @@ class Outcome:
     order: NDArray[np.int64]
     scores: NDArray[np.float64]
     propensity: NDArray[np.float64]
-    digests: bytes
+    rows: NDArray[np.float64] | None = None
     lists: Mapping[str, NDArray[np.uint32]] = field(default_factory=dict)
 
 
@@ -98,7 +98,7 @@ class Fallback:
         scores = 1.0 / (1.0 + np.arange(len(items), dtype=np.float64))
         return Outcome(
             tier, 0, self._clock.now(), items, np.zeros(len(items), np.uint32), np.arange(len(items)), scores,
-            np.ones(len(items)), b"",
+            np.ones(len(items)),
         )  # fmt: skip
 
     def _counts(self, source: Popular) -> Popularity:

@@ -78,8 +78,9 @@ class HttpApp:
         self._table = Table(self._routes)
 
     def close(self) -> None:
-        """Ends the thread that decides; before `face` is closed."""
+        """Ends the thread that decides, and takes down what is still to be counted; before `face` is closed."""
         self._lane.close()
+        self._metrics.close()
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -145,12 +146,12 @@ class HttpApp:
                 remedy="try again after Retry-After seconds",
             )  # fmt: skip
         self.in_flight += 1
-        self._metrics.in_flight.inc()
+        self._metrics.in_flight += 1
         try:
             yield
         finally:
             self.in_flight -= 1
-            self._metrics.in_flight.dec()
+            self._metrics.in_flight -= 1
 
     async def _body(self, headers: Sequence[Header], most: int, receive: Receive) -> bytes:
         """The whole body; refused as soon as it is known to be too large, without reading the rest."""

@@ -214,15 +214,15 @@ class Endpoints:
         if answer is None:
             waterfall.lap("queue")
             answer = self.face.fall_back(name, asked, waterfall.total, cause)
-        self.meters.queue.set(self._lane.waiting)
+        self.meters.queue = self._lane.waiting
         waterfall.add(answer.timings)
         return answer
 
     def count(self, name: str, answer: Answer, waterfall: Waterfall) -> None:
         """Takes down a decision whose answer is ready to be sent."""
         self.face.served(answer)
-        self.meters.decided(name, answer.tier, answer.release or "none", answer.cause)
-        self.meters.stages({**waterfall.stages, "total": waterfall.total})
+        stages = {**waterfall.stages, "total": waterfall.total}
+        self.meters.decided(name, answer.tier, answer.release or "none", stages, answer.cause)
 
     async def read(self, work: Callable[[], R]) -> R:
         """What `work` returns, which may wait for the store.
@@ -264,7 +264,7 @@ class Endpoints:
             if done.cancelled() or done.exception() is not None:
                 return
             if parsed.accepted:
-                self.meters.freshness.observe(perf_counter() - began)
+                self.meters.fresh(perf_counter() - began)
             accepted = sum(done.result())
             self.meters.events(
                 accepted=accepted, duplicates=len(parsed.accepted) - accepted, rejected=len(parsed.rejected)
