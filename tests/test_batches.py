@@ -1,4 +1,4 @@
-"""What may wait a moment is taken in batches, all of it and in order; the library is told what it would have counted."""
+"""What may wait a moment is taken in batches, all of it and in order; the library is told what was counted."""
 
 from __future__ import annotations
 
