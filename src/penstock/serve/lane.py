@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from statistics import median
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -109,7 +108,7 @@ class Lane:
                 error = raised
             with self._lock:
                 self._durations.append(perf_counter() - began)
-                self._median = median(self._durations)
+                self._median = sorted(self._durations)[len(self._durations) // 2]
                 self._since = None
             # A loop that has ended waits for nothing.
             with suppress(RuntimeError):
