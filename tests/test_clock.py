@@ -79,3 +79,56 @@ def test_the_command_line_sets_how_far_ahead_an_event_may_be(
 def test_a_span_that_is_none_is_refused() -> None:
     with pytest.raises(DefinitionError, match="a duration is a positive number and a unit"):
         EventsClock(future="soon")
+
+
+class Machine:
+    """A wall clock that can be set, and one that only goes forward; nanoseconds."""
+
+    def __init__(self) -> None:
+        self.wall = self.elapsed = 10**18
+
+    def pass_(self, nanoseconds: int) -> None:
+        self.wall += nanoseconds
+        self.elapsed += nanoseconds
+
+    @property
+    def clock(self) -> SystemClock:
+        return SystemClock(wall=lambda: self.wall, elapsed=lambda: self.elapsed)
+
+
+def test_a_wall_clock_that_is_set_back_goes_on_at_half_speed_until_it_is_right_again() -> None:
+    """It never goes back, is never behind the wall, and after twice the step it is the wall again."""
+    machine = Machine()
+    clock = machine.clock
+    machine.pass_(1_000_000)
+    start = clock.now()
+    assert start * 1_000 == machine.wall
+    machine.wall -= 3_600 * 10**9
+    assert clock.now() == start
+    machine.pass_(10 * 10**9)
+    assert clock.now() == start + 5_000_000
+    assert clock.latest() == start + 5_000_000 + 5 * MINUTE
+    machine.pass_(2 * 3_600 * 10**9 - 10 * 10**9 - 2_000)
+    assert clock.now() * 1_000 > machine.wall
+    machine.pass_(4_000)
+    assert clock.now() == machine.wall // 1_000
+
+
+def test_a_clock_that_is_asked_often_loses_no_half() -> None:
+    machine = Machine()
+    clock = machine.clock
+    start = clock.now()
+    machine.wall -= 3_600 * 10**9
+    for _ in range(3_001):
+        machine.pass_(1)
+        clock.now()
+    machine.pass_(999)
+    assert clock.now() == start + 2
+
+
+def test_a_wall_clock_that_is_set_forward_is_followed() -> None:
+    machine = Machine()
+    clock = machine.clock
+    start = clock.now()
+    machine.wall += 3_600 * 10**9
+    assert clock.now() == start + 3_600 * 10**6

@@ -3,7 +3,6 @@ audit finds no mismatch."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections import Counter
@@ -30,11 +29,6 @@ def live_posts(history: list[dict[str, Any]], draw: random.Random) -> list[list[
             batch.append({**event, "user": draw.choice(users), "item": draw.choice(items), "kind": "view"})
         posts.append(batch)
     return posts
-
-
-def tie(id: str) -> int:
-    """The eight bytes by which the log's rows tell events apart."""
-    return int.from_bytes(hashlib.blake2b(f"action\0{id}".encode(), digest_size=16).digest()[:8], "little")
 
 
 def test_nothing_acknowledged_is_lost_or_counted_twice_over_ten_kills(tmp_path: Path) -> None:
@@ -87,7 +81,7 @@ def test_nothing_acknowledged_is_lost_or_counted_twice_over_ten_kills(tmp_path: 
     finally:
         with_log.close()
     held = Counter(rows.tie.tolist())
-    assert all(held[tie(id)] == 1 for id in acknowledged)
+    assert all(held[helpers.tie(id)] == 1 for id in acknowledged)
     assert set(held.values()) == {1}
     assert len(rows) == len(everything)
 

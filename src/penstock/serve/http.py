@@ -72,7 +72,7 @@ class HttpApp:
         self._metrics = Metrics()
         self._admission = Admission()
         self._lane = Lane()
-        self._endpoints = Endpoints(face, self._metrics, token, self._lane)
+        self._endpoints = Endpoints(face, self._metrics, token, self._lane, self._admission)
         routes = (*self._endpoints.routes, *(route for page in pages for route in page(self._endpoints)))
         self._routes = tuple({(route.method, route.path): route for route in routes}.values())
         self._table = Table(self._routes)

@@ -18,12 +18,13 @@ _LINGER = 5.0
 
 
 class _Job:
-    __slots__ = ("future", "loop", "waits", "work")
+    __slots__ = ("future", "handed", "loop", "waits", "work")
 
     def __init__(self, work: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
         self.work = work
         self.loop = loop
         self.future: asyncio.Future[Any] = loop.create_future()
+        self.handed = perf_counter()
         self.waits = True
 
 
@@ -96,18 +97,21 @@ class Lane:
         return waited
 
     def _run(self) -> None:
+        ended = 0.0
         while (job := self._jobs.get()) is not None:
             with self._lock:
                 if job.future.done() or not self._begin(job):
                     continue
-                self._since = began = perf_counter()
+                # Also counts what passes between two jobs, while other threads hold the interpreter.
+                self._since = since = max(job.handed, ended)
             result, error = None, None
             try:
                 result = job.work()
             except Exception as raised:
                 error = raised
+            ended = perf_counter()
             with self._lock:
-                self._durations.append(perf_counter() - began)
+                self._durations.append(ended - since)
                 self._median = sorted(self._durations)[len(self._durations) // 2]
                 self._since = None
             # A loop that has ended waits for nothing.

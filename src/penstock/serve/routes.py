@@ -17,7 +17,7 @@ import msgspec
 
 from penstock.errors import PenstockError, RequestError, UnavailableError
 from penstock.events import BodyError, Parsed
-from penstock.serve.admission import too_busy
+from penstock.serve.admission import LEAST_DELAY, Admission, too_busy
 from penstock.serve.face import Face
 from penstock.serve.lane import Lane
 from penstock.serve.metrics import CONTENT_TYPE, Metrics
@@ -83,6 +83,7 @@ class Endpoints:
         metrics: where everything is counted.
         token: the operator's; whoever sends it may read and move releases.
         lane: runs what may wait for the store.
+        admission: says how late the event loop is.
 
     Attributes:
         face: the running system.
@@ -90,10 +91,11 @@ class Endpoints:
         routes: the server's own; pages come on top.
     """
 
-    def __init__(self, face: Face, metrics: Metrics, token: str, lane: Lane) -> None:
+    def __init__(self, face: Face, metrics: Metrics, token: str, lane: Lane, admission: Admission) -> None:
         self.face = face
         self.meters = metrics
         self._lane = lane
+        self._admission = admission
         self._bearer = f"Bearer {token}".encode()
         self.routes = (
             Route("GET", "/", self.index),
@@ -168,8 +170,9 @@ class Endpoints:
 
     async def _decide(self, name: str, asked: DecideRequest, request: Request) -> Reply:
         waterfall, budget = request.waterfall, self.face.budget(name, asked)
-        if request.delay > budget / 2:
-            raise too_busy(request.delay, budget / 2)
+        bearable = max(budget / 2, LEAST_DELAY)
+        if request.delay > bearable:
+            raise too_busy(request.delay, bearable)
         parsed = await self._event(asked)
         waterfall.lap("parse")
         answer = await self.ask(name, asked, waterfall)
@@ -204,18 +207,24 @@ class Endpoints:
             waterfall.lap("queue")
             return self.face.decide(name, asked, waterfall.total + reserve)
 
-        left = (budget - reserve - waterfall.total) / 1e3
+        # The loop must come round in time to see that the lane has not answered.
+        due = budget - reserve - self._admission.lag
+        left = (due - waterfall.total) / 1e3
         answer, cause = None, "busy"
         if self._lane.wait < left:
             try:
                 answer = await self._lane.run(decide, left)
             except TimeoutError:
                 cause = "late"
+                self._admission.late(waterfall.total - due)
         if answer is None:
             waterfall.lap("queue")
             answer = self.face.fall_back(name, asked, waterfall.total, cause)
         self.meters.queue = self._lane.waiting
         waterfall.add(answer.timings)
+        if waterfall.total > budget - reserve / 2 and self._admission.lag > reserve:
+            # Not the store is late but the loop itself, and sending takes time, too.
+            raise too_busy(waterfall.total, budget)
         return answer
 
     def count(self, name: str, answer: Answer, waterfall: Waterfall) -> None:

@@ -235,7 +235,7 @@ def _quick_switches() -> Iterator[None]:
     # A thread that holds the interpreter keeps it for a switch interval while others ask: at the default
     # 5 ms, a decision of 3 ms that meets the writer's thread would take 8.
     before = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
     try:
         yield
     finally:
