@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json as json_
 import sys
 from collections.abc import Callable, Iterator
@@ -173,10 +172,6 @@ def serve(
     system.clock = clock_of(clock, future)
     with Printer(json).step("open the store") as step:
         runtime = system.open(progress=step.progress)
-
-    # What is loaded by now stays: the collector need not walk it again in the middle of a request.
-    gc.collect()
-    gc.freeze()
     pages = (*shop.pages(home), *console.pages(runtime, token))
     run(runtime, host, port, token=token, on_ready=ready, access_log=access_log, pages=pages)
 

@@ -30,7 +30,7 @@ from penstock.errors import PenstockError, UnavailableError
 from penstock.serve import metrics
 from penstock.serve.decisions import DECISIONS, DecisionLog
 from penstock.serve.link import Link, LinkServer
-from penstock.serve.server import DRAIN, listen, run, url_of
+from penstock.serve.server import DRAIN, listen, run, settle, url_of
 from penstock.stores import LmdbStore
 
 _TURN = 0.02
@@ -261,6 +261,7 @@ def _write(plan: Plan, listener: socket.socket) -> None:
         DecisionLog(app.home / DECISIONS).close()
         server = LinkServer(plan.line, ingestor)
         opened.callback(server.close)
+        settle()
         _say_ready()
         stopped.wait()
 

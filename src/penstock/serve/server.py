@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import secrets
 import signal
 import socket
@@ -70,6 +71,7 @@ def run(
             ready = (lambda: on_ready(address)) if on_ready is not None else (lambda: None)
             app = HttpApp(face, token=token, in_flight=in_flight, access=access, pages=pages)
             server = _Server(app, log_level, ready, Limits())
+            settle()
             try:
                 with _quick_switches():
                     server.run([listening])
@@ -79,6 +81,15 @@ def run(
         face.close()
         if access is not None:
             access.close()
+
+
+def settle() -> None:
+    """Takes what is loaded by now from the garbage collector, which would walk it all in the middle of a request.
+
+    That takes some 40 ms. For a process that does nothing but serve.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class BackgroundServer:
