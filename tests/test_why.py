@@ -103,7 +103,7 @@ def test_pages_are_routes_of_the_same_server(app: ps.App) -> None:
 
     def pages(endpoints: Endpoints) -> list[Route]:
         async def first(request: Request) -> Reply:
-            answer = await endpoints.ask("home", DecideRequest(user=USERS[0], k=1), request.waterfall)
+            answer = await endpoints.asking.ask("home", DecideRequest(user=USERS[0], k=1), request.waterfall)
             return Reply(200, answer.items[0].id.encode(), b"text/plain")
 
         return [Route("GET", "/first", first)]

@@ -193,8 +193,9 @@ def test_while_the_writer_is_gone_decisions_go_on_events_are_503_and_nothing_ack
             refused += 1
             assert int(headers["retry-after"]) >= 1
             assert {"error", "field", "remedy"} <= set(body)
-            decided = line.ask("POST", "/v1/decide/home", {"user": "survivor"})
+            decided = line.ask("POST", "/v1/decide/home", {"user": "survivor", "budget_ms": 2_000})
             assert (decided[0], decided[2]["tier"]) == (200, "personal")
+            assert float(decided[1]["server-timing"].rpartition("total;dur=")[2]) < 2_000
             status, headers, body = line.ask("POST", "/v1/events", event)
             stopping = True
         assert status == 202

@@ -15,9 +15,10 @@ from urllib.parse import unquote
 
 import msgspec
 
-from penstock.errors import PenstockError, RequestError, UnavailableError
+from penstock.errors import PenstockError, RequestError
 from penstock.events import BodyError, Parsed
-from penstock.serve.admission import LEAST_DELAY, Admission, too_busy
+from penstock.serve.admission import Admission
+from penstock.serve.asking import Asking, within
 from penstock.serve.face import Face
 from penstock.serve.lane import Lane
 from penstock.serve.metrics import CONTENT_TYPE, Metrics
@@ -32,13 +33,7 @@ _INVOCATION = msgspec.json.Decoder(Invocation)
 _DIAL = msgspec.json.Decoder(DialRequest)
 T = TypeVar("T", bound=msgspec.Struct)
 
-R = TypeVar("R")
-
 MAX_BODY = 4 << 20
-RESERVE = 0.1
-"""The share of a decision's budget that is kept for a fallback and for sending the answer."""
-STORE_WITHIN = 1.0
-"""Seconds in which the store must answer what is no decision."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +83,14 @@ class Endpoints:
     Attributes:
         face: the running system.
         meters: where everything is counted.
+        asking: asks for decisions, and for what else may wait for the store.
         routes: the server's own; pages come on top.
     """
 
     def __init__(self, face: Face, metrics: Metrics, token: str, lane: Lane, admission: Admission) -> None:
         self.face = face
         self.meters = metrics
-        self._lane = lane
-        self._admission = admission
+        self.asking = Asking(face, metrics, lane, admission)
         self._bearer = f"Bearer {token}".encode()
         self.routes = (
             Route("GET", "/", self.index),
@@ -169,13 +164,11 @@ class Endpoints:
         return await self._decide(asked.decision or names[0], asked, request)
 
     async def _decide(self, name: str, asked: DecideRequest, request: Request) -> Reply:
-        waterfall, budget = request.waterfall, self.face.budget(name, asked)
-        bearable = max(budget / 2, LEAST_DELAY)
-        if request.delay > bearable:
-            raise too_busy(request.delay, bearable)
+        waterfall = request.waterfall
+        budget = self.asking.admit(name, asked, request.delay)
         parsed = await self._event(asked)
         waterfall.lap("parse")
-        answer = await self.ask(name, asked, waterfall)
+        answer = await self.asking.ask(name, asked, waterfall)
         # Only now, so that the decision cannot have seen it; the body is written while the log syncs.
         logged = None if parsed is None else self._submit(parsed, "decide")
         body = encode(
@@ -190,62 +183,10 @@ class Endpoints:
         )
         waterfall.lap("serialise")
         if logged is not None:
-            await _within(logged, budget - waterfall.total)
+            await within(logged, budget - waterfall.total)
             waterfall.lap("log")
-        self.count(name, answer, waterfall)
+        self.asking.count(name, answer, waterfall)
         return Reply(200, body, note=note_of(answer))
-
-    async def ask(self, name: str, asked: DecideRequest, waterfall: Waterfall) -> Answer:
-        """Decides, for whatever address; what queueing and reading took is gone from the budget, too.
-
-        Where there is no time to wait for the lane, or none left when it does not answer, memory answers.
-        """
-        budget = self.face.budget(name, asked)
-        reserve = budget * RESERVE
-
-        def decide() -> Answer:
-            waterfall.lap("queue")
-            return self.face.decide(name, asked, waterfall.total + reserve)
-
-        # The loop must come round in time to see that the lane has not answered.
-        due = budget - reserve - self._admission.lag
-        left = (due - waterfall.total) / 1e3
-        answer, cause = None, "busy"
-        if self._lane.wait < left:
-            try:
-                answer = await self._lane.run(decide, left)
-            except TimeoutError:
-                cause = "late"
-                self._admission.late(waterfall.total - due)
-        if answer is None:
-            waterfall.lap("queue")
-            answer = self.face.fall_back(name, asked, waterfall.total, cause)
-        self.meters.queue = self._lane.waiting
-        waterfall.add(answer.timings)
-        if waterfall.total > budget - reserve / 2 and self._admission.lag > reserve:
-            # Not the store is late but the loop itself, and sending takes time, too.
-            raise too_busy(waterfall.total, budget)
-        return answer
-
-    def count(self, name: str, answer: Answer, waterfall: Waterfall) -> None:
-        """Takes down a decision whose answer is ready to be sent."""
-        self.face.served(answer)
-        stages = {**waterfall.stages, "total": waterfall.total}
-        self.meters.decided(name, answer.tier, answer.release or "none", stages, answer.cause)
-
-    async def read(self, work: Callable[[], R]) -> R:
-        """What `work` returns, which may wait for the store.
-
-        Raises:
-            UnavailableError: not within a second.
-        """
-        try:
-            return await self._lane.run(work, STORE_WITHIN)
-        except TimeoutError:
-            raise UnavailableError(
-                f"the store answers within {STORE_WITHIN:g} s", got="nothing yet",
-                remedy="try again after Retry-After seconds",
-            ) from None  # fmt: skip
 
     async def _event(self, asked: DecideRequest) -> Parsed | None:
         if asked.event is None:
@@ -286,7 +227,7 @@ class Endpoints:
     async def features(self, request: Request) -> Reply:
         """The present values of one entity."""
         view, key = request.params
-        return Reply(200, encode(await self.read(lambda: self.face.features(unquote(view), key))))
+        return Reply(200, encode(await self.asking.read(lambda: self.face.features(unquote(view), key))))
 
     # Releases: disk and models are read, so none of this runs on the loop's thread
 
@@ -314,7 +255,7 @@ class Endpoints:
 
     async def readyz(self, request: Request) -> Reply:
         """Whether it should get traffic; if not, what it waits for."""
-        ready, waits_for = await self.read(self.face.ready)
+        ready, waits_for = await self.asking.read(self.face.ready)
         if ready:
             return Reply(200, encode({"ready": True, **waits_for}))
         refusal_ = {"error": "the server is not ready", "field": None, "remedy": "wait until /readyz answers 200"}
@@ -322,7 +263,7 @@ class Endpoints:
 
     async def ping(self, request: Request) -> Reply:
         """The same for SageMaker: 200 where it should get traffic."""
-        ready, _ = await self.read(self.face.ready)
+        ready, _ = await self.asking.read(self.face.ready)
         return Reply(200 if ready else 503, b"{}", headers=() if ready else (RETRY,))
 
     async def metrics(self, request: Request) -> Reply:
@@ -358,18 +299,6 @@ def note_of(answer: Answer) -> dict[str, str | None]:
     """What the access log says of a decision."""
     note = {"decision_id": answer.decision_id, "tier": answer.tier, "release": answer.release}
     return note if answer.cause is None else {**note, "cause": answer.cause}
-
-
-async def _within(logged: Awaitable[list[bool]], ms: float) -> None:
-    """Waits for the log, for as long as the budget has left; what it took later counts all the same."""
-    try:
-        async with asyncio.timeout(max(0.0, ms) / 1e3):
-            await logged
-    except TimeoutError:
-        raise UnavailableError(
-            "an event sent along is durable before the answer", got="the log has not taken it within the budget",
-            remedy="send the same request again: an event with an id counts once",
-        ) from None  # fmt: skip
 
 
 async def _moved(move: Callable[..., dict[str, Any]], *args: Any) -> Reply:

@@ -93,7 +93,9 @@ class Desk:
         """
         began = perf_counter()
         # The date comes from the store where the clock follows the events.
-        body = await self._endpoints.read(lambda: encode([self._event(visitor, product, kind) for product in products]))
+        body = await self._endpoints.asking.read(
+            lambda: encode([self._event(visitor, product, kind) for product in products])
+        )
         parsed, _ = await self._endpoints.take(body, "shop", waterfall)
         if parsed.rejected:
             first = parsed.rejected[0]
@@ -117,8 +119,8 @@ class Desk:
     async def decide(self, visitor: Visitor, waterfall: Waterfall, click_ms: float | None = None) -> Slate:
         """Asks for a visitor's list, on a budget of its own that the click's sync does not use up."""
         own = Waterfall(None)
-        answer = await self._endpoints.ask(self._decision, DecideRequest(visitor.user, k=ASKED, why=True), own)
-        self._endpoints.count(self._decision, answer, own)
+        answer = await self._endpoints.asking.ask(self._decision, DecideRequest(visitor.user, k=ASKED, why=True), own)
+        self._endpoints.asking.count(self._decision, answer, own)
         waterfall.add(answer.timings)
         shown = [
             Shown(self._catalogue.by_item[item.id], item, reasons, self._led(reasons))
@@ -135,6 +137,6 @@ class Desk:
         """How often each item was lately touched."""
         taken, counts = self._popular
         if perf_counter() - taken > _KEPT:
-            counts = await self._endpoints.read(lambda: self._endpoints.face.popular(self._decision))
+            counts = await self._endpoints.asking.read(lambda: self._endpoints.face.popular(self._decision))
             self._popular = (perf_counter(), counts)
         return counts

@@ -1,0 +1,111 @@
+"""Asks for what may wait for the store: decisions within their budget, everything else within a second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from penstock.errors import UnavailableError
+from penstock.serve.admission import LEAST_DELAY, Admission, too_busy
+from penstock.serve.face import Face
+from penstock.serve.lane import Lane
+from penstock.serve.metrics import Metrics
+from penstock.serve.replies import Waterfall
+from penstock.serve.requests import Answer, DecideRequest
+
+R = TypeVar("R")
+
+RESERVE = 0.1
+"""The share of a decision's budget that is kept for a fallback and for sending the answer."""
+STORE_WITHIN = 1.0
+"""Seconds in which the store must answer what is no decision."""
+
+
+class Asking:
+    """Asks one running system on behalf of every address.
+
+    Args:
+        face: the running system.
+        metrics: where decisions are counted.
+        lane: runs what may wait for the store.
+        admission: says how late the event loop is.
+    """
+
+    def __init__(self, face: Face, metrics: Metrics, lane: Lane, admission: Admission) -> None:
+        self._face = face
+        self._meters = metrics
+        self._lane = lane
+        self._admission = admission
+
+    def admit(self, name: str, asked: DecideRequest, delay: float) -> float:
+        """The budget of a decision, in milliseconds; refuses a request that has waited `delay` of it, and too long."""
+        budget = self._face.budget(name, asked)
+        bearable = max(budget / 2, LEAST_DELAY)
+        if delay > bearable:
+            raise too_busy(delay, bearable)
+        return budget
+
+    async def ask(self, name: str, asked: DecideRequest, waterfall: Waterfall) -> Answer:
+        """Decides, for whatever address; what queueing and reading took is gone from the budget, too.
+
+        Where there is no time to wait for the lane, or none left when it does not answer, memory answers.
+        """
+        budget = self._face.budget(name, asked)
+        reserve = budget * RESERVE
+
+        def decide() -> Answer:
+            waterfall.lap("queue")
+            return self._face.decide(name, asked, waterfall.total + reserve)
+
+        # The loop must come round in time to see that the lane has not answered.
+        due = budget - reserve - self._admission.lag
+        left = (due - waterfall.total) / 1e3
+        answer, cause = None, "busy"
+        if self._lane.wait < left:
+            try:
+                answer = await self._lane.run(decide, left)
+            except TimeoutError:
+                cause = "late"
+                self._admission.late(waterfall.total - due)
+        if answer is None:
+            waterfall.lap("queue")
+            answer = self._face.fall_back(name, asked, waterfall.total, cause)
+        self._meters.queue = self._lane.waiting
+        waterfall.add(answer.timings)
+        if waterfall.total > budget - reserve / 2 and self._admission.lag > reserve:
+            # Not the store is late but the loop itself, and sending takes time, too.
+            raise too_busy(waterfall.total, budget)
+        return answer
+
+    def count(self, name: str, answer: Answer, waterfall: Waterfall) -> None:
+        """Takes down a decision whose answer is ready to be sent."""
+        self._face.served(answer)
+        stages = {**waterfall.stages, "total": waterfall.total}
+        self._meters.decided(name, answer.tier, answer.release or "none", stages, answer.cause)
+
+    async def read(self, work: Callable[[], R]) -> R:
+        """What `work` returns, which may wait for the store.
+
+        Raises:
+            UnavailableError: not within a second.
+        """
+        try:
+            return await self._lane.run(work, STORE_WITHIN)
+        except TimeoutError:
+            raise UnavailableError(
+                f"the store answers within {STORE_WITHIN:g} s", got="nothing yet",
+                remedy="try again after Retry-After seconds",
+            ) from None  # fmt: skip
+
+
+async def within(logged: Awaitable[list[bool]], ms: float) -> None:
+    """Waits for the log, for as long as the budget has left; what it took later counts all the same."""
+    try:
+        async with asyncio.timeout(max(0.0, ms) / 1e3):
+            await logged
+    except TimeoutError:
+        raise UnavailableError(
+            "an event sent along is durable before the answer", got="the log has not taken it within the budget",
+            remedy="send the same request again: an event with an id counts once",
+        ) from None  # fmt: skip
