@@ -232,7 +232,7 @@ def explain(*, id: str, app: Path | None, home: Path, most: int, json: bool) -> 
     if found is None:
         raise NotFoundError(
             "a decision is explained by the decision_id of its answer", got=repr(id),
-            remedy="take one from an answer; the newest are written within a second",
+            remedy="take one from an answer",
         )  # fmt: skip
     release = None
     if found.release is not None:

@@ -211,8 +211,10 @@ class Console:
         )  # fmt: skip
 
     async def newest(self, request: Request, session: Session) -> Reply:
-        """The list of the newest decisions."""
-        return page(decisions.newest(await asyncio.to_thread(self._runtime.decisions.newest, NEWEST)))
+        """The list of the newest decisions, those of the other workers included."""
+        log = self._runtime.decisions
+        await asyncio.to_thread(log.settle)
+        return page(decisions.newest(await asyncio.to_thread(log.newest, NEWEST)))
 
     async def explain(self, request: Request, session: Session) -> Reply:
         """One decision, explained."""

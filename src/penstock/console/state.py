@@ -154,12 +154,11 @@ def explained(runtime: Runtime, decision: str) -> Explanation:
     Raises:
         NotFoundError: no decision of this id is in the decision log.
     """
-    runtime.decisions.flush()
-    found = next(iter(runtime.decisions.read(id=decision)), None)
+    found = runtime.decisions.find(decision)
     if found is None:
         raise NotFoundError(
             "a decision is explained by the decision_id of its answer", got=repr(decision[:100]),
-            remedy="take one from an answer; the newest are written within a second",
+            remedy="take one from an answer",
         )  # fmt: skip
     return explain(found, _of(runtime, found.release), runtime.log)
 

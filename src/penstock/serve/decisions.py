@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import sqlite3
+import time
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.learn import Asks, Impressions, Recipe
-from penstock.serve.batches import Batches
+from penstock.serve.batches import PAUSE, Batches
 from penstock.types import Micros, Strings
 
 _COLUMNS = (
@@ -144,7 +145,10 @@ def logged(path: Path, decision: str | None = None, *, id: str | None = None) ->
         return []
     log = DecisionLog(path)
     try:
-        return log.read(decision, id=id, audited=id is None)
+        if id is None:
+            return log.read(decision, audited=True)
+        found = log.find(id)
+        return [] if found is None else [found]
     finally:
         log.close()
 
@@ -230,8 +234,21 @@ class DecisionLog:
     def close(self) -> None:
         self._batches.close()
 
+    def settle(self) -> None:
+        """Returns once what any worker had added can be read: each gathers for a moment before it writes."""
+        self.flush()
+        time.sleep(2 * PAUSE)
+
+    def find(self, id: str) -> Decided | None:
+        """The logged decision of an id, also one that another worker has just made."""
+        for wait in (self.flush, self.settle):
+            wait()
+            for found in self.read(id=id):
+                return found
+        return None
+
     def newest(self, most: int) -> list[Brief]:
-        """The newest decisions, newest first, with all that were added so far."""
+        """The newest decisions that are written, newest first; of this process, all that were added."""
         self.flush()
         db = self._connect()
         try:

@@ -64,7 +64,8 @@ class Follower:
     @property
     def loading(self) -> list[str]:
         """Releases that wait for their views, by decision's pointer."""
-        return sorted(release.id for release in self._loading.values())
+        waiting = list(self._loading.items())
+        return sorted(release.id for name, release in waiting if self._deciders[name].release is not release)
 
     def follow(self) -> None:
         """Counts what is new in the log, and takes or drops releases as the pointers say."""
