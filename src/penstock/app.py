@@ -95,7 +95,15 @@ class App:
         return declare
 
     def decision(
-        self, name: str, *, by: str, item: str = "item", budget: str = "50ms", k: int = 20, context: Sequence[str] = ()
+        self,
+        name: str,
+        *,
+        by: str,
+        item: str = "item",
+        budget: str = "50ms",
+        k: int = 20,
+        context: Sequence[str] = (),
+        cache: str | None = None,
     ) -> Callable[[type], Decision]:
         """Declares a decision: the decorated class says where items come from, how they rank, what else holds.
 
@@ -109,6 +117,7 @@ class App:
             budget: the time within which an answer must leave.
             k: items an answer, unless the request says otherwise.
             context: text fields that a request may carry.
+            cache: how long an answer may be given again to a shopper who has done nothing since.
         """
 
         def declare(cls: type) -> Decision:
@@ -118,7 +127,8 @@ class App:
                     got=f"k={k!r}, context={context!r}", remedy='write k=20, context=["country"]',
                 )  # fmt: skip
             body = {key: value for key, value in vars(cls).items() if not key.startswith("_")}
-            decision = _decision(name, body, by, item, duration(budget), k, tuple(context), self.views)
+            again = 0 if cache is None else duration(cache)
+            decision = _decision(name, body, by, item, duration(budget), k, tuple(context), self.views, again)
             if name in self.decisions:
                 raise DefinitionError("a decision's name is its own", got=f"{name} twice", remedy="rename one")
             self.decisions[name] = decision
@@ -356,7 +366,7 @@ def _place(error: Exception, file: Path) -> str:
 
 def _decision(
     name: str, body: Mapping[str, Any], by: str, item: str, budget: int, k: int, context: tuple[str, ...],
-    views: Mapping[str, View],
+    views: Mapping[str, View], cache: int,
 ) -> Decision:  # fmt: skip
     allowed = {"candidates", "rank", "rerank", "fallback", "leave_out", "most"}
     unknown = sorted(set(body) - allowed)
@@ -387,6 +397,12 @@ def _decision(
             remedy="move ps.explore to the end",
         )
     fields = {f.name: f.kind for f in chosen[0].schema.fields} if chosen else {}
+    for field in context:
+        if fields.get(field) != "text":
+            raise DefinitionError(
+                "context is made of text fields of the events", got=f"{field!r} in {name}",
+                remedy="use some of " + ", ".join(field for field, kind in fields.items() if kind == "text"),
+            )  # fmt: skip
     for source in fallback:
         check_group(source, fields)
     for rule in rules:
@@ -397,7 +413,13 @@ def _decision(
                 remedy=f"add {field} = ps.latest({field!r}) to the view by {item}, or use one of "
                 + ", ".join(sorted(recipe.attributes)),
             )  # fmt: skip
-    return Decision(recipe, rules, fallback, budget, k)
+    paired = [view.name for view in recipe.assembler.late if by in view.by]
+    if cache and paired:
+        raise DefinitionError(
+            f"an answer is given again until the {by} does something, which no view by {by} and {item} would tell",
+            got=f"cache with {paired[0]} in {name}", remedy="leave cache out, or give rank the other views: views=[…]",
+        )  # fmt: skip
+    return Decision(recipe, rules, fallback, budget, k, cache)
 
 
 def _all(body: Mapping[str, Any], name: str, cls: type[Any]) -> tuple[Any, ...]:

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from penstock.clock import Clock
 from penstock.errors import RequestError
-from penstock.features.assemble import Read, Requests
+from penstock.features.assemble import EDITION, Read, Requests
 from penstock.features.folded import Folded
 from penstock.learn import Candidates, Recipe, popular_lists, retrieve
 from penstock.releases import Release
 from penstock.retrieve import Popular, Popularity, PopularLists, Query
 from penstock.serve.budget import Costs, Timer
+from penstock.serve.cache import Cache
 from penstock.serve.decisions import Decided
 from penstock.serve.definition import Decision, popularity_key
 from penstock.serve.fallback import Fallback, Outcome
@@ -55,6 +56,7 @@ class Decider:
         self.costs = self._no_costs()
         self._fallback = Fallback(self.decision, self.strings, self.clock, self.popularity)
         self._known = LastKnown(self._fallback.names)
+        self._cache = Cache(self.decision.cache / 1e6)
 
     def _no_costs(self) -> Costs:
         return Costs(2 * self.decision.budget_ms)
@@ -106,7 +108,8 @@ class Decider:
         else:
             try:
                 outcome = self._personal(release, request.user, context, k, timer, random.Random(name))
-                costs.add(timer.stages)
+                if "score" in timer.stages:
+                    costs.add(timer.stages)
                 cause = "candidates"
             except Exception:
                 # A store or model that fails must not take the shop down; the failure is counted and logged.
@@ -160,6 +163,10 @@ class Decider:
         with self.store.snapshot() as snapshot:
             now, read, opened = self._open(snapshot, recipe, user, context)
             timer.lap("features")
+            asked, editions = (release.id, user, k, *sorted(context.items())), _editions(recipe, opened)
+            again = self._cache.of(asked, editions)
+            if again is not None:
+                return again
             lists = opened.lists(0)
             popular = popular_lists(recipe, lists, self._popular(recipe))
             found = retrieve(recipe, Query(lists, popular), release.indexes)
@@ -182,7 +189,9 @@ class Decider:
         tier = "personal" if own else "segment" if any(lists[n].any() for n in needs if n in lists) else "popular"
         padded = np.r_[scores, np.zeros(len(slate.items) - len(scores))]
         result = (slate.order[:k], padded[slate.order[:k]], slate.propensity[:k])
-        return Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, matrix.rows, lists)
+        outcome = Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, matrix.rows, lists)
+        self._cache.keep(asked, editions, outcome)
+        return outcome
 
     def _open(
         self, snapshot: Snapshot, recipe: Recipe, user: str, context: Mapping[str, str]
@@ -245,7 +254,8 @@ class Decider:
         if request.why:
             why = self._why(release, outcome)
             timer.lap("why")
-        return Answer(name, items, outcome.tier, served, "champion", timer.stages, why, cause, decided)
+        cached = cause is None and "score" not in timer.stages
+        return Answer(name, items, outcome.tier, served, "champion", timer.stages, why, cause, cached, decided)
 
     def _why(self, release: Release | None, outcome: Outcome) -> list[list[Reason]]:
         if release is None or not outcome.lists:
@@ -254,6 +264,12 @@ class Decider:
         found_by = np.r_[outcome.found_by, np.zeros(len(outcome.items) - len(outcome.found_by), np.uint32)]
         shown = outcome.items[outcome.order]
         return reasons(release, outcome.lists, shown, found_by[outcome.order], self.strings)
+
+
+def _editions(recipe: Recipe, opened: Requests) -> list[int]:
+    """Of what was read of the shopper alone; other numbers than before where they have done something since."""
+    own = [view.name for view in recipe.assembler.early if view.by == (recipe.by,)]
+    return [int(opened.values[f"{name}.{EDITION}"][0]) for name in own]
 
 
 def _found_by(found: Candidates) -> NDArray[np.uint32]:

@@ -16,13 +16,19 @@ from penstock.types import Micros
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What an app file says of one decision, beyond what is learned."""
+    """What an app file says of one decision, beyond what is learned.
+
+    Attributes:
+        budget: the time within which an answer leaves, microseconds.
+        cache: how long an answer may be given again, microseconds.
+    """
 
     recipe: Recipe
     rules: tuple[Rule, ...] = ()
     fallback: tuple[Popular, ...] = ()
     budget: Micros = 50_000
     k: int = 20
+    cache: Micros = 0
 
     @property
     def name(self) -> str:

@@ -45,6 +45,7 @@ class _Decided(NamedTuple):
     tier: str
     release: str
     cause: str | None
+    cached: bool
     stages: Mapping[str, float]
 
 
@@ -131,6 +132,7 @@ class Metrics:
             "penstock_fallbacks", "Decisions that a fallback answered, by cause", ["decision", "cause"],
             registry=registry,
         )  # fmt: skip
+        self._cached = Counter("penstock_cached", "Decisions that were given before", ["decision"], registry=registry)
         self._queue = Gauge(
             "penstock_decide_queue", "Requests that wait for the deciding thread", registry=registry,
             multiprocess_mode="livesum",
@@ -151,7 +153,13 @@ class Metrics:
         self._notes.put(_Seen(self._freshness, seconds))
 
     def decided(
-        self, decision: str, tier: str, release: str, stages: Mapping[str, float], cause: str | None = None
+        self,
+        decision: str,
+        tier: str,
+        release: str,
+        stages: Mapping[str, float],
+        cause: str | None = None,
+        cached: bool = False,
     ) -> None:
         """Takes down one decision.
 
@@ -159,8 +167,9 @@ class Metrics:
             release: "none" before the first one.
             stages: its waterfall, in milliseconds.
             cause: why a fallback answered.
+            cached: whether it was given before.
         """
-        self._notes.put(_Decided(decision, tier, release, cause, stages))
+        self._notes.put(_Decided(decision, tier, release, cause, cached, stages))
 
     def answered(self, path: str, status: int, received: int, sent: int) -> None:
         """Counts one request and the bytes of its bodies; `path` is the route's template, never a client's text."""
@@ -193,6 +202,8 @@ class Metrics:
         tally.count(self._invocations.labels(note.decision, note.tier, note.release), 1)
         if note.cause is not None:
             tally.count(self._fallbacks.labels(note.decision, note.cause), 1)
+        if note.cached:
+            tally.count(self._cached.labels(note.decision), 1)
         stages = note.stages
         for stage, ms in stages.items():
             tally.see(self._decide.labels(stage), ms / 1e3)

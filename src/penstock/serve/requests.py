@@ -57,8 +57,8 @@ class Answer(msgspec.Struct):
     """A decision. `timings` are milliseconds a stage and go into the Server-Timing header.
 
     `why` holds, where it was asked for, the reasons of each item; none where an item came from a fallback or a rule.
-    `cause` says why a fallback answered, where one did; `decided`, a `Decided`, is logged
-    once it is sent.
+    `cause` says why a fallback answered, where one did; `cached` whether it was given before. `decided`, a `Decided`,
+    is logged once it is sent.
     """
 
     decision_id: str
@@ -69,6 +69,7 @@ class Answer(msgspec.Struct):
     timings: dict[str, float]
     why: list[list[Reason]] | None = None
     cause: str | None = None
+    cached: bool = False
     # A `Decided`: no type of JSON, as this struct's are.
     decided: Any = None
 
