@@ -27,6 +27,7 @@ from penstock.releases import read
 from penstock.serve.decisions import DECISIONS, Decided, logged
 from penstock.serve.runtime import Runtime
 from penstock.serve.server import BackgroundServer
+from penstock.stores import LmdbStore
 from penstock.types import Snapshot, Store
 from serving import Client, Response, problem, until
 
@@ -216,8 +217,10 @@ def test_a_store_that_stalls_at_random_mixes_tiers_within_the_budget(trained: Pa
 
 
 def test_a_store_that_fails_is_passed_over(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Errors of any kind, timeouts among them, give the next tier, and no 500."""
+    """Errors of any kind, timeouts among them, give the next tier; what has no tiers is 503 while it cannot be read."""
     with shop(trained, tmp_path) as one:
+        closed_store = LmdbStore(tmp_path / "closed")
+        closed_store.close()
         for error in (OSError("the line is cut"), TimeoutError("no answer"), ps.PenstockError("a rule"), KeyError(1)):
 
             def fail(error: Exception = error) -> None:
@@ -226,6 +229,17 @@ def test_a_store_that_fails_is_passed_over(trained: Path, tmp_path: Path, caplog
             one.store.before = fail
             assert {one.tier(user) for user in USERS[:5]} == {"popular"}
         assert one.metric('penstock_fallbacks_total{cause="failed"') == 20
+
+        def closed() -> None:
+            with closed_store.snapshot():
+                pass
+
+        one.store.before = closed
+        assert one.tier() == "popular"
+        for path in ("/readyz", "/ping", f"/v1/features/Shopper/{USERS[0]}"):
+            refused = one.call("GET", path)
+            assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+            assert problem(refused)["error"].startswith("the feature store can be read; got ")
         one.store.before = lambda: None
         assert {one.tier(user) for user in USERS} == {"personal"}
     assert "the line is cut" in caplog.text

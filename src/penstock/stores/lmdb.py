@@ -109,8 +109,14 @@ class LmdbStore:
 
     @contextmanager
     def snapshot(self) -> Iterator[LmdbSnapshot]:
-        with self._env.begin() as txn:
-            yield LmdbSnapshot(txn)
+        try:
+            with self._env.begin() as txn:
+                yield LmdbSnapshot(txn)
+        except lmdb.Error as error:
+            raise StoreError(
+                "the feature store can be read", got=f"{self.path}: {error}",
+                remedy="ask again, or restart the server: the store is rebuilt from the log where need be",
+            ) from error  # fmt: skip
 
     def write(
         self, records: Iterable[tuple[bytes, bytes, bytes]], applied: Mapping[bytes, int], offset: int, newest: int
