@@ -240,6 +240,10 @@ MISTAKES = {
     "a name": ('candidates = [ps.seen("recent", name="../x")]', "letters, digits and underscores; got '../x'"),
     "k": ("k=0", "k is from 1 to 500.*got k=0"),
     "context": ('context="country"', "context a list of fields; got .*context='country'"),
+    "a context field": (
+        'context=["country"]',
+        "text fields of the events; got 'country' in home; use some of user, item",
+    ),
     "two streams": ("", "views of home read one stream; got action, search; name those to use"),
 }
 
@@ -248,7 +252,7 @@ MISTAKES = {
 def test_a_mistake_in_an_app_file_is_told_when_it_is_read(tmp_path: Path, mistake: str) -> None:
     """Not when a training fails, nor by every decision falling back."""
     text, words = MISTAKES[mistake]
-    option = f", {text}" if mistake in ("k", "context") else ""
+    option = f", {text}" if "context" in mistake or mistake == "k" else ""
     lines = {"candidates": 'candidates = [ps.seen("recent")]', "rank": 'rank = ps.LambdaRank("view")'}
     if not option and text:
         lines[text.split()[0]] = text.replace("ps.col", "pl.col")

@@ -17,16 +17,15 @@ from penstock.clock import Clock, SystemClock, duration
 from penstock.errors import DefinitionError, NotFoundError, PenstockError
 from penstock.events import Event, Intake, SqliteLog, schema_of
 from penstock.features import View, define
-from penstock.learn import LambdaRank, Recipe, Shown, check_group, join_outcomes
+from penstock.learn import Shown, join_outcomes
 from penstock.releases import Registry
 from penstock.releases.training import Step, Trained, train
-from penstock.retrieve import Popular, Source
 from penstock.serve.decisions import DECISIONS, impressions, logged
 from penstock.serve.definition import Decision
+from penstock.serve.definition import define as define_decision
 from penstock.serve.ingestor import Ingestor, Inlet
 from penstock.serve.lock import HomeLock
-from penstock.serve.requests import MOST_ITEMS, Answer, checked
-from penstock.serve.rerank import Explore, Rule
+from penstock.serve.requests import Answer, checked
 from penstock.serve.runtime import Runtime
 from penstock.stores import LmdbStore
 from penstock.types import Accepted, Progress, Store
@@ -121,14 +120,10 @@ class App:
         """
 
         def declare(cls: type) -> Decision:
-            if isinstance(context, str) or type(k) is not int or not 1 <= k <= MOST_ITEMS:
-                raise DefinitionError(
-                    f"a decision's k is from 1 to {MOST_ITEMS}, and its context a list of fields",
-                    got=f"k={k!r}, context={context!r}", remedy='write k=20, context=["country"]',
-                )  # fmt: skip
-            body = {key: value for key, value in vars(cls).items() if not key.startswith("_")}
-            again = 0 if cache is None else duration(cache)
-            decision = _decision(name, body, by, item, duration(budget), k, tuple(context), self.views, again)
+            decision = define_decision(
+                name, cls, by=by, item=item, budget=duration(budget), k=k, context=context,
+                cache=0 if cache is None else duration(cache), views=self.views,
+            )  # fmt: skip
             if name in self.decisions:
                 raise DefinitionError("a decision's name is its own", got=f"{name} twice", remedy="rename one")
             self.decisions[name] = decision
@@ -362,71 +357,3 @@ def _place(error: Exception, file: Path) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
     return f"{file}, line {line}" if line else str(file)
-
-
-def _decision(
-    name: str, body: Mapping[str, Any], by: str, item: str, budget: int, k: int, context: tuple[str, ...],
-    views: Mapping[str, View], cache: int,
-) -> Decision:  # fmt: skip
-    allowed = {"candidates", "rank", "rerank", "fallback", "leave_out", "most"}
-    unknown = sorted(set(body) - allowed)
-    if unknown:
-        raise DefinitionError(
-            f"a decision's body holds {', '.join(sorted(allowed))}",
-            got=f"{name}.{unknown[0]}",
-            remedy="rename or remove it",
-        )
-    rank = body.get("rank")
-    if not isinstance(rank, LambdaRank):
-        raise DefinitionError(
-            f"decision {name} has a ranker", got=type(rank).__name__, remedy='write rank = ps.LambdaRank(goal="view")'
-        )
-    if isinstance(rank.goal, pl.Expr) is False and not isinstance(rank.goal, str):
-        raise DefinitionError("a goal is a kind or a filter", got=repr(rank.goal), remedy='write goal="view"')
-    chosen = tuple(rank.views) or tuple(views.values())
-    recipe = Recipe(
-        name, by, item, chosen, _all(body, "candidates", Source), rank, context, tuple(body.get("leave_out", ())),
-        int(body.get("most", 250)),
-    )  # fmt: skip
-    fallback = _all(body, "fallback", Popular)
-    rules = _all(body, "rerank", Rule)
-    if any(isinstance(rule, Explore) for rule in rules[:-1]):
-        raise DefinitionError(
-            "exploration comes last, since later rules would change the chances that it logs",
-            got=f"{name}.rerank with ps.explore before {type(rules[-1]).__name__}",
-            remedy="move ps.explore to the end",
-        )
-    fields = {f.name: f.kind for f in chosen[0].schema.fields} if chosen else {}
-    for field in context:
-        if fields.get(field) != "text":
-            raise DefinitionError(
-                "context is made of text fields of the events", got=f"{field!r} in {name}",
-                remedy="use some of " + ", ".join(field for field, kind in fields.items() if kind == "text"),
-            )  # fmt: skip
-    for source in fallback:
-        check_group(source, fields)
-    for rule in rules:
-        field = getattr(rule, "field", item)
-        if field != "item" and field not in recipe.attributes:
-            raise DefinitionError(
-                "a rule's field is a latest value of the candidates", got=f"{field!r} in {name}.rerank",
-                remedy=f"add {field} = ps.latest({field!r}) to the view by {item}, or use one of "
-                + ", ".join(sorted(recipe.attributes)),
-            )  # fmt: skip
-    paired = [view.name for view in recipe.assembler.late if by in view.by]
-    if cache and paired:
-        raise DefinitionError(
-            f"an answer is given again until the {by} does something, which no view by {by} and {item} would tell",
-            got=f"cache with {paired[0]} in {name}", remedy="leave cache out, or give rank the other views: views=[…]",
-        )  # fmt: skip
-    return Decision(recipe, rules, fallback, budget, k, cache)
-
-
-def _all(body: Mapping[str, Any], name: str, cls: type[Any]) -> tuple[Any, ...]:
-    found = tuple(body.get(name, ()))
-    for value in found:
-        if not isinstance(value, cls):
-            raise DefinitionError(
-                f"{name} holds objects of kind {cls.__name__}", got=repr(value), remedy="see the page on decisions"
-            )
-    return found

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
-from penstock.learn import Recipe
+import polars as pl
+
+from penstock.errors import DefinitionError
+from penstock.features import View
+from penstock.learn import LambdaRank, Recipe, check_group
 from penstock.registry import fingerprint, to_spec
 from penstock.releases import Release
-from penstock.retrieve import Popular
-from penstock.serve.rerank import Rule
+from penstock.retrieve import Popular, Source
+from penstock.serve.requests import MOST_ITEMS
+from penstock.serve.rerank import Explore, Rule
 from penstock.types import Micros
 
 
@@ -51,3 +57,86 @@ def live_sources(decisions: Sequence[Decision], releases: Sequence[Release]) -> 
     for recipe in [*(d.recipe for d in decisions), *(r.recipe for r in releases)]:
         wanted += [(source, recipe) for source in recipe.sources if isinstance(source, Popular)]
     return {popularity_key(source, recipe): (source, recipe) for source, recipe in wanted}
+
+
+def define(
+    name: str,
+    cls: type,
+    *,
+    by: str,
+    item: str,
+    budget: Micros,
+    k: int,
+    context: Sequence[str],
+    cache: Micros,
+    views: Mapping[str, View],
+) -> Decision:
+    """Reads a decision from a class body; `views` are the app's, used where the ranker names none."""
+    if isinstance(context, str) or type(k) is not int or not 1 <= k <= MOST_ITEMS:
+        raise DefinitionError(
+            f"a decision's k is from 1 to {MOST_ITEMS}, and its context a list of fields",
+            got=f"k={k!r}, context={context!r}", remedy='write k=20, context=["country"]',
+        )  # fmt: skip
+    body = {key: value for key, value in vars(cls).items() if not key.startswith("_")}
+    allowed = {"candidates", "rank", "rerank", "fallback", "leave_out", "most"}
+    unknown = sorted(set(body) - allowed)
+    if unknown:
+        raise DefinitionError(
+            f"a decision's body holds {', '.join(sorted(allowed))}",
+            got=f"{name}.{unknown[0]}",
+            remedy="rename or remove it",
+        )
+    rank = body.get("rank")
+    if not isinstance(rank, LambdaRank):
+        raise DefinitionError(
+            f"decision {name} has a ranker", got=type(rank).__name__, remedy='write rank = ps.LambdaRank(goal="view")'
+        )
+    if not isinstance(rank.goal, pl.Expr | str):
+        raise DefinitionError("a goal is a kind or a filter", got=repr(rank.goal), remedy='write goal="view"')
+    chosen = tuple(rank.views) or tuple(views.values())
+    recipe = Recipe(
+        name, by, item, chosen, _all(body, "candidates", Source), rank, tuple(context),
+        tuple(body.get("leave_out", ())), int(body.get("most", 250)),
+    )  # fmt: skip
+    fallback = _all(body, "fallback", Popular)
+    rules = _all(body, "rerank", Rule)
+    if any(isinstance(rule, Explore) for rule in rules[:-1]):
+        raise DefinitionError(
+            "exploration comes last, since later rules would change the chances that it logs",
+            got=f"{name}.rerank with ps.explore before {type(rules[-1]).__name__}",
+            remedy="move ps.explore to the end",
+        )
+    fields = {f.name: f.kind for f in chosen[0].schema.fields} if chosen else {}
+    for field in context:
+        if fields.get(field) != "text":
+            raise DefinitionError(
+                "context is made of text fields of the events", got=f"{field!r} in {name}",
+                remedy="use some of " + ", ".join(field for field, kind in fields.items() if kind == "text"),
+            )  # fmt: skip
+    for source in fallback:
+        check_group(source, fields)
+    for rule in rules:
+        field = getattr(rule, "field", item)
+        if field != "item" and field not in recipe.attributes:
+            raise DefinitionError(
+                "a rule's field is a latest value of the candidates", got=f"{field!r} in {name}.rerank",
+                remedy=f"add {field} = ps.latest({field!r}) to the view by {item}, or use one of "
+                + ", ".join(sorted(recipe.attributes)),
+            )  # fmt: skip
+    paired = [view.name for view in recipe.assembler.late if by in view.by]
+    if cache and paired:
+        raise DefinitionError(
+            f"an answer is given again until the {by} does something, which no view by {by} and {item} would tell",
+            got=f"cache with {paired[0]} in {name}", remedy="leave cache out, or give rank the other views: views=(…)",
+        )  # fmt: skip
+    return Decision(recipe, rules, fallback, budget, k, cache)
+
+
+def _all(body: Mapping[str, Any], name: str, cls: type[Any]) -> tuple[Any, ...]:
+    found = tuple(body.get(name, ()))
+    for value in found:
+        if not isinstance(value, cls):
+            raise DefinitionError(
+                f"{name} holds objects of kind {cls.__name__}", got=repr(value), remedy="see the page on decisions"
+            )
+    return found
