@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.aggregates import Aggregate, Count, Last, Max, Sum
+from penstock.aggregates import Aggregate, Count, Last, Max, MaxRun, Sum
 from penstock.errors import DefinitionError, OverflowedError
 from penstock.laws import LAWS, Sample, check_aggregate
 from penstock.registry import get, names
@@ -30,6 +30,7 @@ EXAMPLES: dict[str, list[tuple[Aggregate, str]]] = {
     "last": [(ps.last("item"), "text"), (ps.last("item", k=3), "few"), (ps.last("item", k=50), "text")],
     "latest": [(ps.latest("category"), "few")],
     "max": [(ps.max("price"), "int"), (ps.max("weight", default=-1.0), "float"), (ps.max("gift"), "bool")],
+    "max_run": [(ps.max_run(), "int"), (ps.max_run(unit=0.5, default=0.0), "float"), (ps.max_run(), "bool")],
     "mean": [
         (ps.mean("price"), "int"),
         (ps.mean("weight", unit=0.01, default=0.0), "float"),
@@ -161,6 +162,28 @@ class _Scribbles(Count):
         return super().lift(values, time, tie)
 
 
+@dataclass(frozen=True, eq=False)
+class _Touching(MaxRun):
+    def merge(self, a: Array, b: Array) -> Array:
+        out = super().merge(a, b)
+        out["suffix"] = np.where(a["suffix"]["high"] < 0, b["suffix"], out["suffix"])
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class _Backward(MaxRun):
+    def merge(self, a: Array, b: Array) -> Array:
+        out = super().merge(a, b)
+        out["prefix"], out["suffix"] = out["suffix"], out["prefix"]
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class _Short(MaxRun):
+    def plain(self, events: Any, now: int) -> Any:
+        return super().plain(events[:-1], now)
+
+
 BROKEN = [
     (_Forgetful(), "same|split|plain"), (_InPlace(), "writes into"), (_First("price"), "commutative"),
     (_Halved("price"), "associative"), (_NotNeutral(), "empty state"), (_Wide(), "fixed-width"),
@@ -175,6 +198,18 @@ def test_a_kernel_that_breaks_a_law_is_refused_by_name(aggregate: Aggregate, law
     with pytest.raises(DefinitionError, match=law) as caught:
         check_aggregate(aggregate, some())
     assert type(aggregate).__name__ in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "law"), [(_Backward(), "associative"), (_Touching(), "empty state"), (_Short(), "plain definition")]
+)
+def test_a_kernel_that_loses_the_order_is_refused_by_name(aggregate: Aggregate, law: str) -> None:
+    """Not having to be commutative frees a kernel from no other law."""
+    time = np.arange(6)
+    series = Sample(np.array([4, -6, 5, -2, 4, -9]), time, time.astype(np.uint64), now=9, cuts=[2, 3])
+    check_aggregate(MaxRun(), series)
+    with pytest.raises(DefinitionError, match=law):
+        check_aggregate(aggregate, series)
 
 
 def test_every_law_says_what_it_holds() -> None:

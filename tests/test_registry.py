@@ -32,6 +32,7 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("aggregate", "last"): ps.last("item", k=50, **WINDOW),
     ("aggregate", "latest"): ps.latest("category", **WINDOW),
     ("aggregate", "max"): ps.max(col("price") * 2, default=-1.5, **WINDOW),
+    ("aggregate", "max_run"): ps.max_run("price", unit=0.25, default=0.0, **WINDOW),
     ("aggregate", "mean"): ps.mean("price", unit=0.25, default=0.0, **WINDOW),
     ("aggregate", "min"): ps.min("price", default=0.0, **WINDOW),
     ("aggregate", "recency"): ps.recency(default=3600.0, **WINDOW),

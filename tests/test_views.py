@@ -181,7 +181,13 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a window without unit": (lambda: ps.count(window="15"), r"a duration is a positive number and a unit; got '15'"),
     "a window of unknown unit": (lambda: ps.count(window="1 year"), r"got '1 year'; write it like \"50ms\""),
     "a count of a column": (lambda: ps.count("price"), r"Count reads no column; got column='price'; leave"),
-    "a sum of nothing": (lambda: ps.sum(), r"Sum reads one column of kind .*; got column=None; name the field first"),
+    "a sum of nothing": (
+        lambda: view({"n": ps.sum()}), r"Shopper\.n: Sum reads one column of kind .*; got column=None; name the field",
+    ),
+    "an aggregate of ordered events": (
+        lambda: view({"n": ps.max_run("price")}),
+        r"Shopper\.n: a view gives the same in whatever order .*; got MaxRun, .* order of time; keep it by itself",
+    ),
     "a default beside a value": (
         lambda: ps.count(default=1.0), r"Count has a value for an empty window already .*; got default=1\.0; leave",
     ),

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from penstock.aggregates import count, distinct, last, latest, max, mean, min, recency, sum, top_k
+    from penstock.aggregates import count, distinct, last, latest, max, max_run, mean, min, recency, running, sum, top_k
     from penstock.app import App, load
     from penstock.errors import PenstockError
     from penstock.events import Event, Money
@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 
 # Loaded when first used: `penstock --help` must not wait for Polars.
 _WHERE = {
-    "penstock.aggregates": "count distinct last latest max mean min recency sum top_k",
+    "penstock.aggregates": "count distinct last latest max max_run mean min recency running sum top_k",
     "penstock.app": "App load",
     "penstock.errors": "PenstockError",
     "penstock.events": "Event Money",
@@ -38,9 +38,9 @@ _WHERE = {
 _MODULE = {name: module for module, names in _WHERE.items() for name in names.split()}
 
 __all__ = [
-    "App", "Event", "LambdaRank", "Money", "PenstockError", "World", "block", "cap", "count", "covisits", "distinct",
-    "diversify", "explore", "last", "latest", "load", "max", "mean", "min", "pin", "popular", "recency", "request",
-    "seen", "session_neighbours", "similar", "sum", "top_k",
+    "App", "Event", "LambdaRank", "Money", "PenstockError", "World", "block", "cap", "count", "covisits",
+    "distinct", "diversify", "explore", "last", "latest", "load", "max", "max_run", "mean", "min", "pin", "popular",
+    "recency", "request", "running", "seen", "session_neighbours", "similar", "sum", "top_k",
 ]  # fmt: skip
 
 

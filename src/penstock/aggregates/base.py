@@ -1,7 +1,8 @@
 """The small algebra that everything counted obeys: empty, lift, merge, value.
 
 States are fixed-width records, so the same bytes live in memory, on disk and on the wire. `merge` is
-associative and exact (integers, maxima, sorted sets), so any split of a stream gives the same bytes.
+associative and exact (integers, maxima, sorted sets), so any split of a stream gives the same bytes; it is
+commutative as well, so that any order does, but for the classes that say otherwise.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Aggregate(ABC):
 
     Args:
         column: the field it reads, or an element-wise Polars expression over fields; events where it
-            is missing are passed over. Aggregates that read no column take none.
+            is missing are passed over. Aggregates that read no column take none, and those by themselves need none.
         window: how far back it looks (``"1h"``, ``"7d"``); none means since the beginning.
         where: an element-wise Polars filter; only events where it is true count.
         default: the value of an empty window, for aggregates that have none of their own.
@@ -50,18 +51,17 @@ class Aggregate(ABC):
     """True where an empty window has a value of its own (a count is 0)."""
     timeless: ClassVar[bool] = False
     """True where `value` does not look at `now`, so that it holds until the state changes."""
+    commutative: ClassVar[bool] = True
+    """False where order carries meaning: `lift`, `collect` and `merge` then take what is sorted by (time, tie)."""
     columnwise: ClassVar[bool] = False
     """True where `reduce` takes the states of m aggregates of the class at once, (n, m), and merges each column."""
 
     def __post_init__(self) -> None:
         if self.window is not None:
             duration(self.window)
-        if bool(self.reads) != (self.column is not None):
-            need = f"reads one column of kind {', '.join(self.reads)}" if self.reads else "reads no column"
+        if self.column is not None and not self.reads:
             raise DefinitionError(
-                f"{type(self).__name__} {need}",
-                got=f"column={self.column!r}",
-                remedy="name the field first: ps.sum('price')" if self.reads else "leave the column out",
+                f"{type(self).__name__} reads no column", got=f"column={self.column!r}", remedy="leave the column out"
             )
         if self.default is not None and (self.has_empty_value or self.is_list):
             raise DefinitionError(

@@ -121,8 +121,20 @@ class View:
             )
         for name, aggregate in self.features.items():
             where = f"{self.name}.{name}"
+            if not aggregate.commutative:
+                raise DefinitionError(
+                    f"{where}: a view gives the same in whatever order events arrive",
+                    got=f"{type(aggregate).__name__}, which has to see them in order of time",
+                    remedy="keep it by itself: ps.running(ps.max_run()), and add values in their order",
+                )
             if aggregate.column is not None:
                 aggregate.check(kind_of(aggregate.column, self.schema, where))
+            elif aggregate.reads:
+                raise DefinitionError(
+                    f"{where}: {type(aggregate).__name__} reads one column of kind {', '.join(aggregate.reads)}",
+                    got=f"column={aggregate.column!r}",
+                    remedy="name the field first: ps.sum('price')",
+                )
             if aggregate.where is not None:
                 check_element_wise(aggregate.where, self.schema, where)
 

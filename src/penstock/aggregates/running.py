@@ -1,0 +1,267 @@
+"""One aggregate by itself: values are added one at a time, and what they come to is read at any moment."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from penstock.aggregates.base import Aggregate
+from penstock.clock import SECOND
+from penstock.errors import DefinitionError, PenstockError
+from penstock.types import DTYPES, Kind, Micros
+
+_WAITING = 1_024  # values that are held back, to be merged in one go
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_ADDED = count(1)  # numbers every value added in this process: the tie-break, and the time where none is given
+
+
+class Running:
+    """An aggregate by itself, without app, view or store: add values, read, merge.
+
+    It keeps one state and at most 1,024 values that are yet to be merged into it, however many are added. Texts are
+    kept once a process. Objects are not to be shared between threads.
+
+    Args:
+        aggregate: what to keep, such as ``max_run()``; its column need not be named. A window or a filter is refused,
+            since everything added counts.
+
+    Raises:
+        DefinitionError: it has a window, a filter or an expression as its column.
+
+    >>> from penstock.aggregates import max_run, running, top_k
+    >>> m = running(max_run())
+    >>> for gain in (-2, 4, -1, 3, -9, 5):
+    ...     m.add(gain)
+    >>> m.get()
+    6.0
+    >>> words = running(top_k(k=1))
+    >>> words.add("oak"), words.add("ash"), words.add("oak"), words.get()
+    (None, None, None, ['oak'])
+    """
+
+    def __init__(self, aggregate: Aggregate) -> None:
+        if aggregate.window is not None or aggregate.where is not None:
+            raise DefinitionError(
+                "a running aggregate counts everything that is added",
+                got=f"window={aggregate.window!r}, where={aggregate.where}",
+                remedy="leave window and where out, and add only what counts",
+            )
+        if not (aggregate.column is None or isinstance(aggregate.column, str)):
+            raise DefinitionError(
+                "a running aggregate reads the values that are added",
+                got=f"column={aggregate.column}",
+                remedy="leave the column out, and add what the expression gives",
+            )
+        self.aggregate = replace(aggregate, column="value") if aggregate.reads else aggregate
+        self._state = self.aggregate.empty(1)
+        self._count = 0
+        self._waiting: list[tuple[Any, Micros, int]] = []
+        self._kind: Kind = "int"  # of those that wait
+        self._checked: set[Kind] = set()
+        self._timed: bool | None = None
+        # (time, number) of the first and of the last in time.
+        self._first = self._last = (0, 0)
+
+    def __len__(self) -> int:
+        """How many values were added, those of merged ones included."""
+        return self._count
+
+    def add(self, value: Any = None, time: datetime | float | None = None) -> None:
+        """Takes one more value.
+
+        Args:
+            value: a finite number, a bool or a text, as the aggregate reads; anything where it reads no values.
+            time: when it happened: a datetime with a zone, or seconds since 1970. Without one, values are in the order
+                in which they were added, over all running aggregates of the process.
+
+        Raises:
+            PenstockError: the aggregate cannot read the value; times are given with some values only; or order
+                carries meaning for the aggregate and the time is before that of an earlier value.
+        """
+        kind: Kind = "int"
+        read = 0
+        if self.aggregate.reads:
+            kind, read = self._read(value)
+        number = next(_ADDED)
+        moment = number if time is None else micros(time)
+        if self._count:
+            self._same_clock(time is not None)
+            if moment < self._last[0] and not self.aggregate.commutative:
+                raise PenstockError(
+                    f"{type(self.aggregate).__name__} takes values in the order of their times",
+                    got=f"time={time!r}, {(self._last[0] - moment) / SECOND:g} s before that of an earlier value",
+                    remedy="sort the values by time, or keep late ones in an object of their own and merge in order",
+                )
+        if kind != self._kind or len(self._waiting) == _WAITING:
+            self._settle()
+        self._kind, self._timed = kind, time is not None
+        self._waiting.append((read, moment, number))
+        at = (moment, number)
+        self._first = min(self._first, at) if self._count else at
+        self._last = max(self._last, at) if self._count else at
+        self._count += 1
+
+    def get(self, now: datetime | float | None = None) -> Any:
+        """The value of everything added: a float, or a list of texts where the aggregate gives several.
+
+        Args:
+            now: the moment at which it is asked, for aggregates that look at it; by default that of the last value.
+
+        Raises:
+            PenstockError: nothing was added.
+        """
+        if not self._count:
+            raise PenstockError(
+                f"{type(self.aggregate).__name__} has a value once something was added",
+                got="none yet",
+                remedy="call add(value) first, or merge an object that has values",
+            )
+        self._settle()
+        moment = self._last[0] if now is None else micros(now)
+        value = self.aggregate.served(self._state, np.array([moment], np.int64))[0]
+        if self.aggregate.is_list:
+            return [_TEXTS.text(code) for code in value.tolist() if code]
+        return float(value)
+
+    def merge(self, other: Running) -> None:
+        """Takes in everything that was added to `other`, which stays as it is.
+
+        Where order carries meaning and no times were given, the values of `other` follow those of this one. With
+        times, one of the two ends before the other begins.
+
+        Raises:
+            PenstockError: the two keep different aggregates, one has times and the other none, or their times
+                overlap and order carries meaning.
+        """
+        if _meaning(self.aggregate) != _meaning(other.aggregate):
+            raise PenstockError(
+                "running aggregates merge when both keep the same",
+                got=f"{_meaning(self.aggregate)} and {_meaning(other.aggregate)}",
+                remedy="make both from one definition",
+            )
+        if not other._count:
+            return
+        self._settle()
+        other._settle()
+        first, second = self, other
+        if self._count:
+            self._same_clock(bool(other._timed))
+            if self._timed and not self.aggregate.commutative:
+                first, second = (self, other) if self._first < other._first else (other, self)
+                if first._last >= second._first:
+                    raise PenstockError(
+                        f"{type(self.aggregate).__name__} merges what lies before or after it in time",
+                        got=f"times that overlap by {(first._last[0] - second._first[0]) / SECOND:g} s",
+                        remedy="split the values by time",
+                    )
+        merged = self.aggregate.merge(first._state, second._state)
+        low, high = (min(self._first, other._first), max(self._last, other._last))
+        self._first, self._last = (low, high) if self._count else (other._first, other._last)
+        self._state, self._timed, self._count = merged, other._timed, self._count + other._count
+
+    def _read(self, value: Any) -> tuple[Kind, Any]:
+        """The value as a column of the log would hold it."""
+        kind: Kind
+        if isinstance(value, str):
+            kind, value = "text", _TEXTS.code(value)
+        elif isinstance(value, bool | np.bool_):
+            kind, value = "bool", int(value)
+        elif isinstance(value, Integral) and abs(int(value)) < 2**63:
+            kind, value = "int", int(value)
+        elif isinstance(value, Real) and math.isfinite(float(value)):
+            kind, value = "float", float(value)
+        else:
+            raise PenstockError(
+                "a value is a finite number, a bool or a text",
+                got=f"{type(value).__name__} {value!r}",
+                remedy="leave missing values out, and convert others",
+            )
+        # A unit is that of floats: whole numbers beside them are on the same scale.
+        if kind in ("int", "bool") and getattr(self.aggregate, "unit", None) is not None:
+            kind, value = "float", float(value)
+        elif kind == "float" and value.is_integer() and abs(value) < 2**63 and not self._takes("float"):
+            kind, value = "int", int(value)
+        if kind not in self._checked:
+            self.aggregate.check(kind)
+            self._checked.add(kind)
+        return kind, value
+
+    def _takes(self, kind: Kind) -> bool:
+        try:
+            self.aggregate.check(kind)
+        except DefinitionError:
+            return False
+        return True
+
+    def _same_clock(self, timed: bool) -> None:
+        if timed is not self._timed:
+            raise PenstockError(
+                "times are given with every value or with none",
+                got="a value with a time beside one without",
+                remedy="give each value its time, or leave all times out",
+            )
+
+    def _settle(self) -> None:
+        """Merges the values that wait into the state."""
+        if self._waiting:
+            values, times, numbers = zip(*self._waiting, strict=True)
+            state = self.aggregate.collect(
+                np.array(values, DTYPES[self._kind]),
+                np.array(times, np.int64),
+                np.array(numbers, np.uint64),
+                np.zeros(1, np.int64),
+            )
+            self._state = self.aggregate.merge(self._state, state)
+            self._waiting = []
+
+
+class _Texts:
+    """Codes of texts, the same for all in this process, so that what they counted can be merged."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._texts = [""]
+        self._lock = threading.Lock()
+
+    def code(self, text: str) -> int:
+        with self._lock:
+            if text not in self._codes:
+                self._codes[text] = len(self._texts)
+                self._texts.append(text)
+            return self._codes[text]
+
+    def text(self, code: int) -> str:
+        return self._texts[code]
+
+
+_TEXTS = _Texts()
+
+
+def micros(time: datetime | float) -> Micros:
+    """Microseconds since 1970 UTC of a datetime with a zone, or of seconds.
+
+    >>> micros(1.5), micros(datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC))
+    (1500000, 2000000)
+    """
+    if isinstance(time, datetime) and time.tzinfo is not None:
+        return (time - _EPOCH) // _MICROSECOND
+    if isinstance(time, Real) and not isinstance(time, bool) and abs(float(time)) < 2**43:
+        return round(float(time) * SECOND)
+    raise PenstockError(
+        "time is a datetime with a zone, or seconds since 1970 UTC",
+        got=repr(time),
+        remedy="write it like datetime.now(UTC) or 1714564800",
+    )
+
+
+def _meaning(aggregate: Aggregate) -> str:
+    given = ", ".join(f"{f.name}={getattr(aggregate, f.name)!r}" for f in fields(aggregate) if f.name != "column")
+    return f"{type(aggregate).__name__}({given})"
