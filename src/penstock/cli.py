@@ -154,10 +154,13 @@ def audit(
     home: Home = HOME,
     decisions: Annotated[int, typer.Option(min=1, help="How many served decisions to recompute.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Also compare every engine and store on apps drawn at random.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Recompute served decisions from the log, and run the app's views in disorder; exit 1 on any mismatch."""
-    commands.audit(app=app, home=home, decisions=decisions, seed=seed, json=json)
+    commands.audit(app=app, home=home, decisions=decisions, seed=seed, prove=prove, json=json)
 
 
 @cli.command()

@@ -176,7 +176,7 @@ def serve(
     run(runtime, host, port, token=token, on_ready=ready, access_log=access_log, pages=pages)
 
 
-def audit(*, app: Path | None, home: Path, decisions: int, seed: int, json: bool) -> None:
+def audit(*, app: Path | None, home: Path, decisions: int, seed: int, prove: bool, json: bool) -> None:
     system = open_app(app, home)
     existing(home)
     printer = Printer(json)
@@ -196,6 +196,13 @@ def audit(*, app: Path | None, home: Path, decisions: int, seed: int, json: bool
                 f"{sum(proof.mismatches.values()):,} mismatches"
             )
     differ = {**found.mismatches, **proof.mismatches}
+    if prove:
+        with printer.step("compare engines and stores on random apps") as step:
+            drawn = audits.prove(seed=seed, progress=step.progress)
+            differing = sum(drawn.mismatches.values())
+            result.update(random_apps=drawn.streams, random_values=drawn.values, random_mismatches=differing)
+            step.note(f"{drawn.streams:,} apps, {drawn.values:,} values, {differing:,} mismatches")
+        differ |= drawn.mismatches
     lines = [f"  {name}: {rows:,} rows differ" for name, rows in differ.items()]
     lines += [f"freshness: {found.stale:,} decisions missed an accepted event, by at most {found.stale_ms:.1f} ms"]
     lines += [f"lateness: for {found.late:,} decisions an event had happened and not yet arrived"]

@@ -2,6 +2,7 @@
 
 from penstock.audit.disorder import Proof, shuffled
 from penstock.audit.explain import Explanation, explain
+from penstock.audit.proof import prove
 from penstock.audit.served import Audit, served
 
-__all__ = ["Audit", "Explanation", "Proof", "explain", "served", "shuffled"]
+__all__ = ["Audit", "Explanation", "Proof", "explain", "prove", "served", "shuffled"]
