@@ -21,6 +21,8 @@ from penstock.types import MISSING_INT, Array
 
 # By class: aggregates, each with the kind of column that it is tried on. A new class must stand here.
 EXAMPLES: dict[str, list[tuple[Aggregate, str]]] = {
+    "auc": [(ps.auc(), "pair"), (ps.auc(bins=3, default=0.5), "pair"), (ps.auc(), "float")],
+    "calibration_error": [(ps.calibration_error(), "pair"), (ps.calibration_error(bins=3), "pair")],
     "count": [(ps.count(), "time"), (ps.count(window="1h", where=pl.col("kind") == "buy"), "time")],
     "distinct": [
         (ps.distinct("item"), "text"),
@@ -29,6 +31,7 @@ EXAMPLES: dict[str, list[tuple[Aggregate, str]]] = {
     ],
     "last": [(ps.last("item"), "text"), (ps.last("item", k=3), "few"), (ps.last("item", k=50), "text")],
     "latest": [(ps.latest("category"), "few")],
+    "log_loss": [(ps.log_loss(), "pair"), (ps.log_loss(), "float")],
     "max": [(ps.max("price"), "int"), (ps.max("weight", default=-1.0), "float"), (ps.max("gift"), "bool")],
     "max_run": [(ps.max_run(), "int"), (ps.max_run(unit=0.5, default=0.0), "float"), (ps.max_run(), "bool")],
     "mean": [
@@ -50,6 +53,7 @@ VALUES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "int": (np.int64, st.integers(-(2**56), 2**56) | st.integers(-3, 3)),
     "float": (np.float64, st.floats(-1e9, 1e9) | st.sampled_from([0.0, -0.0, 0.5, -2.5, 5e-324])),
     "bool": (np.int64, st.integers(0, 1)),
+    "pair": (np.float64, st.builds(ps.scored, st.booleans(), st.floats(0, 1) | st.sampled_from([0.0, 0.5, 0.99, 1.0]))),
 }
 
 

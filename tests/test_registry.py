@@ -27,10 +27,13 @@ NEAR: dict[str, Any] = {"of": "viewed", "recent": 7, "decay": 0.7, "neighbours":
 
 # One of each, far from its defaults. A new class is refused by the first test until it stands here.
 SAMPLES: dict[tuple[str, str], Any] = {
+    ("aggregate", "auc"): ps.auc(ps.scored("kind", "price"), bins=32, default=0.5, **WINDOW),
+    ("aggregate", "calibration_error"): ps.calibration_error("pair", bins=20, default=0.0, **WINDOW),
     ("aggregate", "count"): ps.count(**WINDOW),
     ("aggregate", "distinct"): ps.distinct("user", precision=6, **WINDOW),
     ("aggregate", "last"): ps.last("item", k=50, **WINDOW),
     ("aggregate", "latest"): ps.latest("category", **WINDOW),
+    ("aggregate", "log_loss"): ps.log_loss("pair", default=0.7, **WINDOW),
     ("aggregate", "max"): ps.max(col("price") * 2, default=-1.5, **WINDOW),
     ("aggregate", "max_run"): ps.max_run("price", unit=0.25, default=0.0, **WINDOW),
     ("aggregate", "mean"): ps.mean("price", unit=0.25, default=0.0, **WINDOW),

@@ -11,9 +11,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from penstock.aggregates import count, distinct, last, latest, max, max_run, mean, min, recency, running, sum, top_k
+    from penstock.aggregates import (
+        auc,
+        calibration_error,
+        count,
+        distinct,
+        last,
+        latest,
+        log_loss,
+        max,
+        max_run,
+        mean,
+        min,
+        recency,
+        running,
+        scored,
+        sum,
+        top_k,
+    )
     from penstock.app import App, load
     from penstock.errors import PenstockError
+    from penstock.evaluate import roc_auc
     from penstock.events import Event, Money
     from penstock.features import request
     from penstock.learn import LambdaRank
@@ -25,9 +43,11 @@ __version__ = "0.1.0"
 
 # Loaded when first used: `penstock --help` must not wait for Polars.
 _WHERE = {
-    "penstock.aggregates": "count distinct last latest max max_run mean min recency running sum top_k",
+    "penstock.aggregates": "auc calibration_error count distinct last latest log_loss max "
+    "max_run mean min recency running scored sum top_k",
     "penstock.app": "App load",
     "penstock.errors": "PenstockError",
+    "penstock.evaluate": "roc_auc",
     "penstock.events": "Event Money",
     "penstock.features": "request",
     "penstock.learn": "LambdaRank",
@@ -38,9 +58,10 @@ _WHERE = {
 _MODULE = {name: module for module, names in _WHERE.items() for name in names.split()}
 
 __all__ = [
-    "App", "Event", "LambdaRank", "Money", "PenstockError", "World", "block", "cap", "count", "covisits",
-    "distinct", "diversify", "explore", "last", "latest", "load", "max", "max_run", "mean", "min", "pin", "popular",
-    "recency", "request", "running", "seen", "session_neighbours", "similar", "sum", "top_k",
+    "App", "Event", "LambdaRank", "Money", "PenstockError", "World", "auc", "block", "calibration_error", "cap",
+    "count", "covisits", "distinct", "diversify", "explore", "last", "latest", "load", "log_loss", "max", "max_run",
+    "mean", "min", "pin", "popular", "recency", "request", "roc_auc", "running", "scored", "seen",
+    "session_neighbours", "similar", "sum", "top_k",
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Ranking metrics, their intervals, comparison of candidates, and the training report."""
 
 from penstock.evaluate.checks import EvaluationError
+from penstock.evaluate.classification import roc_auc
 from penstock.evaluate.compare import Candidate, binned, compare
 from penstock.evaluate.intervals import Interval, bootstrap, paired
 from penstock.evaluate.layout import Comparison, Report
@@ -25,5 +26,6 @@ __all__ = [
     "rank_of_positive",
     "recall_at_k",
     "render",
+    "roc_auc",
     "write_report",
 ]

@@ -1,0 +1,74 @@
+"""How well scores tell two classes apart."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from penstock.aggregates.runs import run_starts
+from penstock.evaluate.checks import EvaluationError
+
+
+def roc_auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
+    """Area under the ROC curve: how often a positive scores above a negative, ties counting a half.
+
+    It is counted in integers and rounded once, from ranks in which ties share their average (Mann and Whitney, 1947).
+
+    Args:
+        y_true: (n,) labels, each 0 or 1, or bools.
+        y_score: (n,) numbers, the higher the more likely a 1. Infinite ones have their place in the order.
+
+    Returns:
+        0 to 1, and 0.5 where one class is absent.
+
+    Raises:
+        EvaluationError: the two differ in length, a label is neither 0 nor 1, or a score is NaN or no number.
+
+    >>> roc_auc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
+    0.75
+    """
+    label, score = _column(y_true, "y_true"), _column(y_score, "y_score")
+    if len(label) != len(score):
+        raise EvaluationError(
+            "there is a score for each label",
+            got=f"{len(label)} labels and {len(score)} scores",
+            remedy="pass y_true and y_score of the same length",
+        )
+    if not np.isin(label, (0, 1)).all():
+        other = label[~np.isin(label, (0, 1))][0]
+        raise EvaluationError("labels are 0 or 1", got=f"y_true with {other}", remedy="compare: y_true == positive")
+    if np.isnan(score).any():
+        missing = np.isnan(score)
+        raise EvaluationError(
+            "scores are numbers",
+            got=f"NaN in {missing.sum()} places of y_score, first in {int(missing.argmax())}",
+            remedy="leave these rows out",
+        )
+    order = np.argsort(score, kind="stable")
+    starts = run_starts(score[order])
+    if not len(starts):
+        return 0.5
+    positive = np.add.reduceat(label[order].astype(np.int64), starts)
+    negative = np.diff(np.append(starts, len(order))) - positive
+    below = np.cumsum(negative) - negative
+    twice = int((positive * (2 * below + negative)).sum())
+    pairs = int(positive.sum()) * int(negative.sum())
+    return twice / (2 * pairs) if pairs else 0.5
+
+
+def _column(values: ArrayLike, name: str) -> NDArray[Any]:
+    """The values as an array of one dimension, of bools, integers or floats."""
+    array = np.asarray(values)
+    if array.dtype.kind == "O" or not array.size:
+        with suppress(TypeError, ValueError):
+            array = array.astype(np.float64)
+    if array.dtype.kind not in "biuf" or array.ndim != 1:
+        raise EvaluationError(
+            f"{name} is a list of numbers",
+            got=f"an array of {array.dtype}, {array.ndim} dimensions",
+            remedy="pass one number for each row",
+        )
+    return array
