@@ -29,6 +29,11 @@ EXAMPLES: dict[str, list[tuple[Aggregate, str]]] = {
         (ps.distinct("price", precision=4), "int"),
         (ps.distinct("few", precision=14), "few"),
     ],
+    "frequent": [
+        (ps.frequent("item", k=2, capacity=3), "few"),
+        (ps.frequent("item", k=4, capacity=4), "text"),
+        (ps.frequent("item", k=3, capacity=8), "text"),
+    ],
     "last": [(ps.last("item"), "text"), (ps.last("item", k=3), "few"), (ps.last("item", k=50), "text")],
     "latest": [(ps.latest("category"), "few")],
     "log_loss": [(ps.log_loss(), "pair"), (ps.log_loss(), "float")],
@@ -41,6 +46,11 @@ EXAMPLES: dict[str, list[tuple[Aggregate, str]]] = {
     ],
     "min": [(ps.min("price", default=7.0), "int"), (ps.min("weight"), "float")],
     "recency": [(ps.recency(), "time"), (ps.recency(default=1e9), "time")],
+    "sample": [
+        (ps.sample("item", k=3), "few"),
+        (ps.sample("item", k=1, seed=7), "text"),
+        (ps.sample("item"), "text"),
+    ],
     "sum": [(ps.sum("price"), "int"), (ps.sum("weight", unit=0.5), "float"), (ps.sum("price", unit=0.01), "int")],
     "top_k": [(ps.top_k("item", k=2, capacity=3), "few"), (ps.top_k("item"), "few"), (ps.top_k("item"), "text")],
 }

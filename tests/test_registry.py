@@ -31,6 +31,7 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("aggregate", "calibration_error"): ps.calibration_error("pair", bins=20, default=0.0, **WINDOW),
     ("aggregate", "count"): ps.count(**WINDOW),
     ("aggregate", "distinct"): ps.distinct("user", precision=6, **WINDOW),
+    ("aggregate", "frequent"): ps.frequent("category", k=7, capacity=99, **WINDOW),
     ("aggregate", "last"): ps.last("item", k=50, **WINDOW),
     ("aggregate", "latest"): ps.latest("category", **WINDOW),
     ("aggregate", "log_loss"): ps.log_loss("pair", default=0.7, **WINDOW),
@@ -39,6 +40,7 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("aggregate", "mean"): ps.mean("price", unit=0.25, default=0.0, **WINDOW),
     ("aggregate", "min"): ps.min("price", default=0.0, **WINDOW),
     ("aggregate", "recency"): ps.recency(default=3600.0, **WINDOW),
+    ("aggregate", "sample"): ps.sample("item", k=20, seed=3, **WINDOW),
     ("aggregate", "sum"): ps.sum("price", unit=0.01, **WINDOW),
     ("aggregate", "top_k"): ps.top_k("category", k=7, capacity=99, **WINDOW),
     ("ranker", "lambda_rank"): ps.LambdaRank(

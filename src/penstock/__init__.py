@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         calibration_error,
         count,
         distinct,
+        frequent,
         last,
         latest,
         log_loss,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         min,
         recency,
         running,
+        sample,
         scored,
         sum,
         top_k,
@@ -43,8 +45,8 @@ __version__ = "0.1.0"
 
 # Loaded when first used: `penstock --help` must not wait for Polars.
 _WHERE = {
-    "penstock.aggregates": "auc calibration_error count distinct last latest log_loss max "
-    "max_run mean min recency running scored sum top_k",
+    "penstock.aggregates": "auc calibration_error count distinct frequent last latest log_loss max "
+    "max_run mean min recency running sample scored sum top_k",
     "penstock.app": "App load",
     "penstock.errors": "PenstockError",
     "penstock.evaluate": "roc_auc",
@@ -59,9 +61,9 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names.sp
 
 __all__ = [
     "App", "Event", "LambdaRank", "Money", "PenstockError", "World", "auc", "block", "calibration_error", "cap",
-    "count", "covisits", "distinct", "diversify", "explore", "last", "latest", "load", "log_loss", "max", "max_run",
-    "mean", "min", "pin", "popular", "recency", "request", "roc_auc", "running", "scored", "seen",
-    "session_neighbours", "similar", "sum", "top_k",
+    "count", "covisits", "distinct", "diversify", "explore", "frequent", "last", "latest", "load", "log_loss",
+    "max", "max_run", "mean", "min", "pin", "popular", "recency", "request", "roc_auc", "running", "sample",
+    "scored", "seen", "session_neighbours", "similar", "sum", "top_k",
 ]  # fmt: skip
 
 

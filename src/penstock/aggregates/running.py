@@ -15,7 +15,7 @@ import numpy as np
 from penstock.aggregates.base import Aggregate
 from penstock.clock import SECOND
 from penstock.errors import DefinitionError, PenstockError
-from penstock.types import DTYPES, Kind, Micros
+from penstock.types import DTYPES, Array, Kind, Micros
 
 _WAITING = 1_024  # values that are held back, to be merged in one go
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -128,8 +128,19 @@ class Running:
         moment = self._last[0] if now is None else micros(now)
         value = self.aggregate.served(self._state, np.array([moment], np.int64))[0]
         if self.aggregate.is_list:
-            return [_TEXTS.text(code) for code in value.tolist() if code]
+            return self.texts(value[value > 0])
         return float(value)
+
+    @property
+    def state(self) -> Array:
+        """The state of everything added, (1,): for what an aggregate tells besides its value, such as bounds."""
+        self._settle()
+        return self._state.copy()
+
+    @staticmethod
+    def texts(codes: Array) -> list[str]:
+        """The texts that stand behind codes of this process; the empty one of code 0."""
+        return [_TEXTS.text(code) for code in codes.tolist()]
 
     def merge(self, other: Running) -> None:
         """Takes in everything that was added to `other`, which stays as it is.

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.aggregates.base import Aggregate, Event
+from penstock.aggregates.mixing import MASK, mix, mix_plain
 from penstock.aggregates.runs import run_of
 from penstock.errors import DefinitionError
 from penstock.registry import registered
 from penstock.types import Array, Kind
 
-_MASK = (1 << 64) - 1
 _MOST = 38  # ranks stop here, so that a sum of 2**14 powers 2**-rank is exact in a float64
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele, Lea and Flood, 2014): 64 well mixed bits."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@lru_cache(maxsize=1 << 18)
-def _mix_plain(x: int) -> int:
-    x = (x + 0x9E3779B97F4A7C15) & _MASK
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
-    return x ^ (x >> 31)
 
 
 @registered("aggregate")
@@ -73,7 +57,7 @@ class Distinct(Aggregate):
         return np.zeros((n, 1 << self.precision), np.uint8)
 
     def _register(self, values: Array) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
-        mixed = _mix(values.astype(np.int64).view(np.uint64))
+        mixed = mix(values.astype(np.int64).view(np.uint64))
         rest = mixed >> np.uint64(self.precision)
         # The lowest set bit is a power of two, so its float exponent is its position, exactly.
         lowest = rest & (~rest + np.uint64(1))
@@ -114,7 +98,7 @@ class Distinct(Aggregate):
         m = 1 << self.precision
         registers = [0] * m
         for value, _, _ in events:
-            mixed = _mix_plain(int(value) & _MASK)
+            mixed = mix_plain(int(value) & MASK)
             rest = mixed >> self.precision
             rank = min((rest & -rest).bit_length(), _MOST) if rest else _MOST
             registers[mixed % m] = max(registers[mixed % m], rank)

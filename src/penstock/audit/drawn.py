@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from penstock.aggregates import Aggregate
+from penstock.aggregates import Aggregate, scored
 from penstock.clock import DAY, HOUR, MINUTE, SECOND
 from penstock.features import View
 from penstock.registry import get, names
@@ -32,10 +32,16 @@ WINDOWS = (None, "10min", "1h", "24h", "7d")
 KEYS: Sequence[tuple[str, ...]] = (("user",), ("item",), ("user", "item"), ())
 _START = 1_700_000_000 * SECOND
 _FILTERS = (None, None, pl.col("kind") == "buy", pl.col("kind") != "view", pl.col("price") > 2_000)
+_PAIR = scored(pl.col("kind") == "buy", pl.col("weight").abs() / 100)
 # What a class takes beside column, window and filter.
 _MORE: Mapping[str, Callable[[Random], dict[str, Any]]] = {
     "last": lambda random: {"k": int(random.integers(1, 6))},
     "top_k": lambda random: {"k": int(random.integers(1, 4)), "capacity": int(random.integers(4, 9))},
+    "frequent": lambda random: {"k": int(random.integers(1, 4)), "capacity": int(random.integers(4, 9))},
+    "sample": lambda random: {"k": int(random.integers(1, 6)), "seed": int(random.integers(9))},
+    "auc": lambda random: {"column": _PAIR, "bins": int(random.integers(1, 20))},
+    "calibration_error": lambda random: {"column": _PAIR, "bins": int(random.integers(1, 20))},
+    "log_loss": lambda random: {"column": _PAIR},
     "distinct": lambda random: {"precision": int(random.integers(4, 9))},
 }
 
@@ -82,7 +88,7 @@ def aggregate(random: Random, name: str | None = None) -> Aggregate:
     name = name or str(random.choice(classes()))
     cls: Any = get("aggregate", name)
     more = _MORE[name](random) if name in _MORE else {}
-    if cls.reads:
+    if cls.reads and "column" not in more:
         fitting = [f.name for f in SCHEMA.fields if f.kind in cls.reads]
         more["column"] = fitting[int(random.integers(len(fitting)))]
         if more["column"] == "weight" and name in ("sum", "mean"):
