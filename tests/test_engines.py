@@ -64,6 +64,11 @@ FEATURES = {
     "tops": ps.top_k("item", k=3),
     "items": ps.distinct("item", window="1h", precision=4),
     "prices": ps.distinct("price"),
+    "often": ps.frequent("item", k=2, capacity=4, window="1h"),
+    "drawn": ps.sample("item", k=3, window="2h"),
+    "auc": ps.auc(ps.scored(BUY, pl.col("weight").abs() / 1e6), bins=5),
+    "loss": ps.log_loss(ps.scored(BUY, pl.col("weight").abs() / 1e6), window="1h"),
+    "off": ps.calibration_error(ps.scored(BUY, pl.col("weight").abs() / 1e6), window="2h"),
 }
 VIEWS = [
     View("Shopper", ("user",), FEATURES, SCHEMA),

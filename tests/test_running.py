@@ -149,6 +149,7 @@ REFUSED = {
         lambda: filled(ps.max_run(), [0.5]),
         r"whole units of a declared size; .*declare one",
     ),
+    "a unit of nothing": (lambda: filled(ps.max_run(unit=0.0), [0.5]), r"of a declared size; .*unit=0\.0; declare"),
     "a time of no zone": (lambda: filled(ps.sum(), [1], [datetime(2026, 1, 1)]), r"a datetime with a zone"),
     "times for some": (lambda: filled(ps.sum(), [1, 2], [5, None]), r"with every value or with none"),
     "two aggregates": (lambda: merged(filled(ps.last(k=1), ["a"]), filled(ps.last(k=2), ["a"])), r"keep the same"),
