@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.exceptions import PanicException
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from penstock.serve.batches import MOST, Batches
@@ -69,6 +70,67 @@ def test_only_so_much_may_wait() -> None:
     batches.close()
     assert taken == kept
     assert 5 <= len(kept) < 2 * MOST
+
+
+def test_many_entries_are_not_held_up_by_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a pause that nobody could wait for, many batches go through at once, also behind a flush."""
+    monkeypatch.setattr("penstock.serve.batches.PAUSE", 1_000.0)
+    held, taken = threading.Event(), []
+
+    def take(batch: list[int]) -> None:
+        held.wait(20)
+        taken.extend(batch)
+
+    batches: Batches[int] = Batches("test", take)
+    for i in range(20 * MOST):
+        batches.put(i)
+    held.set()
+    batches.flush()
+    assert taken == list(range(20 * MOST))
+    batches.close()
+
+
+def test_a_close_beside_a_flush_takes_everything_and_returns() -> None:
+    """Although the flush was asked for earlier, with more entries behind it."""
+    begun, held, taken = threading.Event(), threading.Event(), []
+
+    def take(batch: list[int]) -> None:
+        begun.set()
+        held.wait(20)
+        taken.extend(batch)
+
+    batches: Batches[int] = Batches("test", take)
+    batches.put(0)
+    assert begun.wait(20)
+    flushing = threading.Thread(target=batches.flush)
+    for i in range(1, 500):
+        batches.put(i)
+    flushing.start()
+    for i in range(500, 2_000):
+        batches.put(i)
+    closing = threading.Thread(target=batches.close)
+    closing.start()
+    held.set()
+    for one in (flushing, closing):
+        one.join(20)
+        assert not one.is_alive()
+    assert sorted(taken) == list(range(2_000))
+
+
+def test_a_panic_of_polars_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
+    taken: list[int] = []
+
+    def take(batch: list[int]) -> None:
+        if 1 in batch:
+            raise PanicException("index out of bounds")
+        taken.extend(batch)
+
+    batches = Batches("test", take)
+    for entry in (1, 2):
+        batches.put(entry)
+        batches.flush()
+    batches.close()
+    assert taken == [2]
 
 
 def test_without_an_entry_there_is_no_thread() -> None:

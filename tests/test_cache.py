@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +105,35 @@ def test_the_oldest_goes_first() -> None:
     for asked in ("ann", "bob", "ann", "cid"):
         cache.keep(asked, [1], outcome())
     assert [asked for asked in ("ann", "bob", "cid") if cache.of(asked, [1]) is not None] == ["ann", "cid"]
+
+
+def test_what_is_too_old_is_let_go() -> None:
+    """Not only passed over: it holds whole matrices."""
+    now = 0.0
+    cache = Cache(2.0, elapsed=lambda: now)
+    for i in range(50):
+        now = float(i)
+        cache.keep(i, [1], outcome())
+        assert len(cache._held) <= 3
+
+
+def test_a_click_shows_in_views_by_shopper_and_context_too(tmp_path: Path) -> None:
+    text = re.sub(
+        r"class Shopper:.*?\n\n\n", 'class Habit:\n    recent = ps.last("item", k=20)\n\n\n', APP, flags=re.DOTALL
+    )
+    text = text.replace('by="user")\nclass Habit', 'by=("user", "kind"))\nclass Habit').replace("(Shopper,", "(Habit,")
+    with helpers.trained(tmp_path, text) as app:
+        context = {"kind": "view"}
+        app.decide("home", user=USER, context=context)
+        assert app.decide("home", user=USER, context=context).cached
+        click(app, "own", USER)
+        assert not app.decide("home", user=USER, context=context).cached
+
+
+def test_warming_up_leaves_no_answers_and_no_costs_of_repeated_ones(app: ps.App) -> None:
+    decider = app.open()._deciders["home"]
+    assert decider._cache._held == {}
+    assert decider.costs.of("score") > 0
 
 
 def test_without_a_cache_nothing_is_kept(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import http.client
 import random
 import resource
 import shutil
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -17,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from polars.exceptions import PanicException
 
 import helpers
 import penstock as ps
 from flood import flood
 from penstock.audit import served
 from penstock.clock import HOUR, Clock, EventsClock, SystemClock
+from penstock.errors import StoreError
 from penstock.releases import read
 from penstock.serve.decisions import DECISIONS, Decided, logged
 from penstock.serve.runtime import Runtime
@@ -91,8 +94,8 @@ class Shop:
         with Client(self.server) as call:
             return call("GET", path)
 
-    def tier(self, user: str = USERS[0]) -> str:
-        return in_time(self.decide(user))
+    def tier(self, user: str = USERS[0], **body: Any) -> str:
+        return in_time(self.decide(user, **body))
 
     def post(self, name: str, user: str = USERS[0], **more: Any) -> Response:
         answer = self.call("POST", "/v1/events", event(name, user, **more))
@@ -221,14 +224,21 @@ def test_a_store_that_fails_is_passed_over(trained: Path, tmp_path: Path, caplog
     with shop(trained, tmp_path) as one:
         closed_store = LmdbStore(tmp_path / "closed")
         closed_store.close()
-        for error in (OSError("the line is cut"), TimeoutError("no answer"), ps.PenstockError("a rule"), KeyError(1)):
+        for error in (
+            OSError("the line is cut"),
+            TimeoutError("no answer"),
+            ps.PenstockError("a rule"),
+            KeyError(1),
+            PanicException("a bug"),
+        ):
 
-            def fail(error: Exception = error) -> None:
+            def fail(error: BaseException = error) -> None:
                 raise error
 
             one.store.before = fail
             assert {one.tier(user) for user in USERS[:5]} == {"popular"}
-        assert one.metric('penstock_fallbacks_total{cause="failed"') == 20
+        assert one.metric('penstock_fallbacks_total{cause="failed"') == 25
+        assert one.metric("penstock_worker_busy_seconds_total") > 0
 
         def closed() -> None:
             with closed_store.snapshot():
@@ -243,6 +253,52 @@ def test_a_store_that_fails_is_passed_over(trained: Path, tmp_path: Path, caplog
         one.store.before = lambda: None
         assert {one.tier(user) for user in USERS} == {"personal"}
     assert "the line is cut" in caplog.text
+
+
+def test_a_log_whose_strings_cannot_be_read_is_passed_over(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decision whose items cannot be spelled falls back; features of a shopper never seen are 503."""
+    with shop(trained, tmp_path) as one:
+        strings = one.runtime.log.strings
+        assert one.tier() == "personal"
+
+        def failing() -> Any:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(strings, "_reader", failing)
+            patch.setattr(strings, "_texts", {0: ""})
+            answer, _ = one.decide()
+            assert answer.status == 200
+            assert answer.json["tier"] != "personal"
+            refused = one.get("/v1/features/Shopper/nobody-yet")
+            assert refused.status == 503
+            assert "disk I/O error" in problem(refused)["error"]
+        assert one.tier() == "personal"
+
+
+def test_what_late_decisions_cost_counts_as_work(trained: Path, tmp_path: Path) -> None:
+    """Or a worker that answers nobody in time would seem to be idle."""
+    with shop(trained, tmp_path) as one:
+        one.store.before = lambda: time.sleep(0.2)
+        assert one.tier(budget_ms=100) != "personal"
+        until(lambda: one.metric("penstock_worker_busy_seconds_total") >= 0.2)
+
+
+def test_a_store_that_takes_nothing_is_told(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events are still durable and answered; how many of them decisions do not see stands in the metrics."""
+
+    def full(*args: Any) -> None:
+        raise StoreError("the feature store has room to write", got="MDB_MAP_FULL")
+
+    with shop(trained, tmp_path) as one:
+        with monkeypatch.context() as patch:
+            patch.setattr(LmdbStore, "write", full)
+            for i in range(3):
+                assert one.post(f"unseen-{i}").status == 202
+            until(lambda: one.metric("penstock_store_behind_events") == 3)
+        until(lambda: one.metric("penstock_store_behind_events") == 0)
 
 
 def test_what_was_left_out_stays_left_out_while_the_store_is_away(tmp_path: Path) -> None:

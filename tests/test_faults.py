@@ -227,6 +227,25 @@ def test_popular_items_count_once_though_reading_fails_between(tmp_path: Path, m
             assert total == len(events)
 
 
+def test_a_release_whose_files_cannot_be_read_stops_neither_counting_nor_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system refuses to read them, not where they are damaged."""
+
+    def denied(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    helpers.trained(tmp_path).close()
+    monkeypatch.setattr("penstock.releases.bundle._digest", denied)
+    with helpers.load_app(tmp_path) as app:
+        runtime = app.open()
+        event = {**helpers.history()[-1], "id": "after", "time": helpers.next_time(helpers.history(), 1)}
+        app.ingest([event])
+        runtime._follower.follow()
+        assert set(runtime._follower._counted.values()) == {runtime.log.end}
+        assert app.decide("home", user="u1").tier == "popular"
+
+
 MISTAKES = {
     "a rule's field": (
         'rerank = [ps.diversify("categry")]',

@@ -7,12 +7,14 @@ import os
 import re
 import select
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from penstock.errors import UnavailableError
 from penstock.serve.requests import Answer, DecideRequest
 from penstock.serve.runtime import Runtime
 from penstock.serve.server import BackgroundServer
@@ -101,6 +103,21 @@ def test_a_chunked_body_is_413_as_soon_as_it_is_too_large(server: BackgroundServ
         answer = answer_on(line)
     assert answer.status == 413
     problem(answer)
+
+
+def test_a_chunked_body_is_counted_by_its_bytes(runtime: Runtime) -> None:
+    with BackgroundServer(runtime) as server, Client(server) as call:
+        call.connection.request("POST", "/v1/decide/home", iter([b'{"user":', b' "dan"}']), encode_chunked=True)
+        call.connection.getresponse().read()
+        text = call("GET", "/metrics").text.decode()
+    assert 'penstock_payload_bytes_sum{direction="request"} 15.0' in text
+
+
+def test_a_server_that_cannot_listen_leaves_no_thread(runtime: Runtime, server: BackgroundServer) -> None:
+    before = threading.active_count()
+    with pytest.raises(UnavailableError), BackgroundServer(runtime, server.port):
+        pass
+    assert threading.active_count() == before
 
 
 def test_a_chunked_body_within_the_limit_is_taken(call: Client) -> None:

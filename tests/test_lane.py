@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from polars.exceptions import PanicException
 
 import helpers
 from penstock.errors import UnavailableError
@@ -57,6 +58,20 @@ class Held:
 
 
 # The lane
+
+
+def test_whatever_a_job_raises_the_next_one_is_run() -> None:
+    """Also what is no Exception, such as a panic of Polars."""
+
+    async def use(lane: Lane) -> str:
+        def panic() -> str:
+            raise PanicException("index out of bounds")
+
+        with pytest.raises(PanicException):
+            await lane.run(panic, 20)
+        return await lane.run(lambda: "next", 20)
+
+    assert on_lane(use) == "next"
 
 
 def test_jobs_run_one_after_the_other_in_order_on_another_thread() -> None:

@@ -218,7 +218,7 @@ def test_metrics_count_what_happened_under_the_routes_templates(runtime: Runtime
     }
     total = float(re.search(r'penstock_decide_seconds_sum\{stage="total"\} (\S+)', text)[1])  # type: ignore[index]
     assert seconds["model_latency_seconds_sum"] + seconds["overhead_latency_seconds_sum"] == pytest.approx(total)
-    assert 0 < seconds["worker_busy_seconds_total"] <= total
+    assert seconds["worker_busy_seconds_total"] > 0
     sizes = re.search(r'penstock_payload_bytes_sum\{direction="request"\} (\S+)', text)
     assert sizes is not None
     assert float(sizes[1]) == len(json.dumps([event, event, {}])) + len(json.dumps({"user": "kim"}))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,21 @@ def test_records_outlive_their_snapshot(tmp_path: Path) -> None:
         store.write([(A, b"k", b"y" * 100)], {A: i}, i, i)
     assert record == b"x" * 100
     store.close()
+
+
+def test_a_new_writer_lets_no_reader_go_by_what_was_taken_down_before(tmp_path: Path) -> None:
+    """Between the two there may have been a version of penstock that takes down nothing."""
+    with closing(LmdbStore(tmp_path)) as store:
+        for offset in range(1, 4):
+            store.write([(A, b"k", bytes([offset]))], {A: offset}, offset, 0)
+        with store.snapshot() as snapshot:
+            known = snapshot.commit
+            assert list(snapshot.changed(known - 1) or []) == [A + b"k"]
+    with closing(LmdbStore(tmp_path)) as store:
+        store.write([(A, b"l", b"x")], {A: 4}, 4, 0)
+        with store.snapshot() as snapshot:
+            assert snapshot.changed(known) is None
+            assert list(snapshot.changed(snapshot.commit - 1) or []) == [A + b"l"]
 
 
 def test_what_was_closed_is_kept_over_restarts_and_boots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

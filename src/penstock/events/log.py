@@ -70,7 +70,7 @@ class SqliteLog:
         self._writer: sqlite3.Connection | None = None
         self._archive = Archive(self.path.with_name(f"{self.path.stem}-archive"))
         self._layouts = Layouts()
-        self._strings = SqliteStrings(self._reader)
+        self._strings = SqliteStrings(self.path, self._reader)
         self._end, self._newest = 0, 0
         self._erasures: tuple[Erasure, ...] = ()
         try:

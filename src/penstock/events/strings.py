@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 
-from penstock.events.tables import lookup
+from penstock.events.tables import guarded, lookup
 from penstock.types import Array, Code
 
 
@@ -17,10 +18,12 @@ class SqliteStrings:
     A miss asks the database, so strings that another process has interned are found too.
 
     Args:
+        path: of the database.
         reader: gives the calling thread's connection.
     """
 
-    def __init__(self, reader: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, path: Path, reader: Callable[[], sqlite3.Connection]) -> None:
+        self._path = path
         self._reader = reader
         self._codes: dict[str, Code] = {"": 0}
         self._texts: dict[Code, str] = {0: ""}
@@ -29,7 +32,8 @@ class SqliteStrings:
         """The code of `text`, or 0 where the log has never seen it."""
         found = self._codes.get(text)
         if found is None:
-            row = self._reader().execute("SELECT code FROM strings WHERE text = ?", (text,)).fetchone()
+            with guarded(self._path, "read"):
+                row = self._reader().execute("SELECT code FROM strings WHERE text = ?", (text,)).fetchone()
             if row is None:
                 return 0
             found = row[0]
@@ -90,12 +94,13 @@ class SqliteStrings:
             self._codes[text] = code
 
     def _load(self, codes: list[Code]) -> None:
-        db = self._reader()
-        if len(codes) * 4 > codes[-1] - codes[0]:
-            query = "SELECT text, code FROM strings WHERE code BETWEEN ? AND ?"
-            self._keep(db.execute(query, (codes[0], codes[-1])))
-        else:
-            self._keep(lookup(db, "SELECT text, code FROM strings WHERE code IN (?)", codes))
+        with guarded(self._path, "read"):
+            db = self._reader()
+            if len(codes) * 4 > codes[-1] - codes[0]:
+                query = "SELECT text, code FROM strings WHERE code BETWEEN ? AND ?"
+                self._keep(db.execute(query, (codes[0], codes[-1])))
+            else:
+                self._keep(lookup(db, "SELECT text, code FROM strings WHERE code IN (?)", codes))
 
 
 class CachedStrings:

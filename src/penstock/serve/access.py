@@ -68,6 +68,7 @@ class AccessLog:
     def _append(self, text: bytes) -> None:
         handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         try:
-            os.write(handle, text)
+            while text:
+                text = text[os.write(handle, text) :]
         finally:
             os.close(handle)

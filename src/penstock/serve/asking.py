@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import TypeVar
 
 from penstock.errors import UnavailableError
@@ -54,9 +55,9 @@ class Asking:
         budget = self._face.budget(name, asked)
         reserve = budget * RESERVE
 
-        def decide() -> Answer:
-            waterfall.lap("queue")
-            return self._face.decide(name, asked, waterfall.total + reserve)
+        def decide() -> tuple[Answer, float]:
+            began = perf_counter()
+            return self._face.decide(name, asked, waterfall.total + reserve), began
 
         # The loop must come round in time to see that the lane has not answered.
         due = budget - reserve - self._admission.lag
@@ -64,14 +65,16 @@ class Asking:
         answer, cause = None, "busy"
         if self._lane.wait < left:
             try:
-                answer = await self._lane.run(decide, left)
+                answer, began = await self._lane.run(decide, left)
+                waterfall.lap("queue", began)
             except TimeoutError:
                 cause = "late"
                 self._admission.late(waterfall.total - due)
+            finally:
+                self.tell()
         if answer is None:
             waterfall.lap("queue")
             answer = self._face.fall_back(name, asked, waterfall.total, cause)
-        self._meters.queue = self._lane.waiting
         waterfall.add(answer.timings)
         if waterfall.total > budget - reserve / 2 and self._admission.lag > reserve:
             # Not the store is late but the loop itself, and sending takes time, too.
@@ -97,6 +100,13 @@ class Asking:
                 f"the store answers within {STORE_WITHIN:g} s", got="nothing yet",
                 remedy="try again after Retry-After seconds",
             ) from None  # fmt: skip
+        finally:
+            self.tell()
+
+    def tell(self) -> None:
+        """Says how things stand with the lane and the store."""
+        self._meters.behind = self._face.behind
+        self._meters.queue, self._meters.busy = self._lane.waiting, self._lane.busy
 
 
 async def within(logged: Awaitable[list[bool]], ms: float) -> None:

@@ -8,12 +8,23 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
+from penstock.serve.faults import FAULTS
+
 T = TypeVar("T")
 PAUSE = 0.1
 """Seconds for which what comes is gathered."""
 MOST = 1_000
 """Entries of one batch."""
+MOST_WAITING = 100_000
 _log = logging.getLogger("penstock.serve")
+
+
+class _Flush:
+    """Stands behind what is to be taken by then."""
+
+    def __init__(self, *, last: bool = False) -> None:
+        self.last = last
+        self.done = threading.Event()
 
 
 class Batches(Generic[T]):
@@ -25,18 +36,17 @@ class Batches(Generic[T]):
         most_waiting: entries that may wait; one more is not kept.
     """
 
-    def __init__(self, name: str, take: Callable[[list[T]], None], *, most_waiting: int | None = None) -> None:
+    def __init__(self, name: str, take: Callable[[list[T]], None], *, most_waiting: int = MOST_WAITING) -> None:
         self._take = take
         self._most_waiting = most_waiting
-        self._entries: SimpleQueue[T | threading.Event] = SimpleQueue()
+        self._entries: SimpleQueue[T | _Flush] = SimpleQueue()
         self._hurry = threading.Event()
-        self._closing = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def put(self, entry: T) -> bool:
         """Hands over an entry; whether it was kept. Never waits."""
-        if self._most_waiting is not None and self._entries.qsize() >= self._most_waiting:
+        if self._entries.qsize() >= self._most_waiting:
             return False
         self._entries.put(entry)
         if not self._thread.ident:
@@ -45,19 +55,21 @@ class Batches(Generic[T]):
 
     def flush(self) -> None:
         """Returns once everything put so far was taken."""
-        if not self._thread.is_alive():
-            return
-        done = threading.Event()
-        self._entries.put(done)
-        self._hurry.set()
-        done.wait()
+        self._flush(_Flush())
 
     def close(self) -> None:
-        """Takes what was put, then ends."""
-        if self._thread.is_alive():
-            self._closing = True
-            self.flush()
+        """Takes what was put, then ends; what is put later is not taken."""
+        self._flush(_Flush(last=True))
+        if self._thread.ident:
             self._thread.join()
+
+    def _flush(self, marker: _Flush) -> None:
+        if self._thread.is_alive():
+            self._entries.put(marker)
+            self._hurry.set()
+            # Another may have closed it meanwhile.
+            while not marker.done.wait(PAUSE) and self._thread.is_alive():
+                pass
 
     def _start(self) -> None:
         with self._lock:
@@ -68,25 +80,27 @@ class Batches(Generic[T]):
         going = True
         while going:
             entries = self._gather()
-            batch = [entry for entry in entries if not isinstance(entry, threading.Event)]
-            going = not self._closing or len(batch) == len(entries)
+            batch = [entry for entry in entries if not isinstance(entry, _Flush)]
             try:
                 if batch:
                     self._take(batch)
-            except Exception:
+            except FAULTS:
                 _log.exception("%d entries were lost", len(batch))
             for entry in entries:
-                if isinstance(entry, threading.Event):
-                    entry.set()
+                if isinstance(entry, _Flush):
+                    going = going and not entry.last
+                    entry.done.set()
 
-    def _gather(self) -> list[T | threading.Event]:
+    def _gather(self) -> list[T | _Flush]:
         entries = [self._entries.get()]
-        if not isinstance(entries[0], threading.Event):
+        # Where a whole batch waits already there is nothing to wait for.
+        if not isinstance(entries[0], _Flush) and self._entries.qsize() < MOST:
             self._hurry.wait(PAUSE)
-        self._hurry.clear()
         try:
             while len(entries) < MOST:
                 entries.append(self._entries.get_nowait())
         except Empty:
             pass
+        if any(isinstance(entry, _Flush) for entry in entries):
+            self._hurry.clear()
         return entries

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
+from itertools import islice
 from time import monotonic
 
 from penstock.serve.fallback import Outcome
@@ -40,10 +41,13 @@ class Cache:
         if not self._seconds:
             return
         with self._lock:
+            now = self._elapsed()
             self._held.pop(asked, None)
-            self._held[asked] = (self._elapsed(), editions, outcome)
-            if len(self._held) > self._most:
-                del self._held[next(iter(self._held))]
+            self._held[asked] = (now, editions, outcome)
+            # They stand in the order of their age.
+            for old, (then, _, _) in list(islice(self._held.items(), 2)):
+                if len(self._held) > self._most or now - then > self._seconds:
+                    del self._held[old]
 
     def of(self, asked: Hashable, editions: list[int]) -> Outcome | None:
         """What was answered; None where that is too long ago, or the shopper's features have changed since."""

@@ -25,6 +25,7 @@ from penstock.serve.cache import Cache
 from penstock.serve.decisions import Decided
 from penstock.serve.definition import Decision, popularity_key
 from penstock.serve.fallback import Fallback, Outcome
+from penstock.serve.faults import FAULTS
 from penstock.serve.known import LastKnown
 from penstock.serve.requests import Answer, DecideRequest, Item, Reason
 from penstock.serve.rerank import Slate
@@ -74,8 +75,10 @@ class Decider:
                 # What fails here fails in front of shoppers too, where a fallback answers.
                 _log.exception("a warm-up request of release %s failed", release.id)
             # The first answers load and build what later ones find ready.
-            if place >= len(release.warmup) // 2:
+            if place >= len(release.warmup) // 2 and "score" in timer.stages:
                 costs.add(timer.stages)
+        # Nobody has seen those answers.
+        self._cache = Cache(self.decision.cache / 1e6)
         self._fallback.warm(release)
         # One reference moves: requests before it end on the old release, those after begin on the new.
         self.costs, self.release = costs, release
@@ -99,7 +102,7 @@ class Decider:
         name = _new_id()
         context = self._context(request)
         release, costs = self.release, self.costs
-        outcome, cause = None, "release"
+        cause = "release"
         if release is None:
             pass
         elif timer.left <= costs.expected:
@@ -108,17 +111,17 @@ class Decider:
         else:
             try:
                 outcome = self._personal(release, request.user, context, k, timer, random.Random(name))
-                if "score" in timer.stages:
-                    costs.add(timer.stages)
+                if outcome is not None:
+                    if "score" in timer.stages:
+                        costs.add(timer.stages)
+                    self._known.keep(request.user, outcome.lists)
+                    return self._answer(name, request, release, outcome, timer)
                 cause = "candidates"
-            except Exception:
+            except FAULTS:
                 # A store or model that fails must not take the shop down; the failure is counted and logged.
                 self.failures += 1
                 cause = "failed"
                 _log.exception("decision %s falls back", name)
-        if outcome is not None:
-            self._known.keep(request.user, outcome.lists)
-            return self._answer(name, request, release, outcome, timer)
         if cause != "failed" and timer.left > costs.of("features"):
             self._look(request.user, context)
             timer.lap("features")
@@ -267,8 +270,8 @@ class Decider:
 
 
 def _editions(recipe: Recipe, opened: Requests) -> list[int]:
-    """Of what was read of the shopper alone; other numbers than before where they have done something since."""
-    own = [view.name for view in recipe.assembler.early if view.by == (recipe.by,)]
+    """Of what was read of the shopper; other numbers than before where they have done something since."""
+    own = [view.name for view in recipe.assembler.early if recipe.by in view.by]
     return [int(opened.values[f"{name}.{EDITION}"][0]) for name in own]
 
 

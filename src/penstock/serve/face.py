@@ -21,6 +21,10 @@ class Face(Protocol):
     `UnavailableError` 503, a `BodyError` of events 400, any other 422.
     """
 
+    @property
+    def behind(self) -> int:
+        """Events that the log holds and decisions do not see yet, as of a tenth of a second ago."""
+
     def parse(self, body: bytes) -> Parsed:
         """Sorts a body of events; a large one is parsed on a thread of its own."""
 

@@ -14,6 +14,7 @@ from penstock.releases import Registry, Release, read
 from penstock.retrieve import Popularity
 from penstock.serve.decide import Decider
 from penstock.serve.definition import live_sources
+from penstock.serve.faults import FAULTS
 from penstock.types import Store
 
 LOOK = 0.1
@@ -57,6 +58,7 @@ class Follower:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._ending = False
+        self.behind = 0
         self.follow()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._thread.start()
@@ -68,10 +70,12 @@ class Follower:
         return sorted(release.id for name, release in waiting if self._deciders[name].release is not release)
 
     def follow(self) -> None:
-        """Counts what is new in the log, and takes or drops releases as the pointers say."""
+        """Counts what is new in the log, and takes releases as the pointers say."""
         with self._lock:
             self._log.refresh()
             self._clock.saw(self._log.newest)
+            with self._store.snapshot() as snapshot:
+                self.behind = max(0, self._log.end - snapshot.offset)
             if self._registry.stamp() != self._stamp:
                 self._read_pointers()
             self._count()
@@ -97,7 +101,7 @@ class Follower:
             self._wake.clear()
             try:
                 self.follow()
-            except Exception:
+            except FAULTS:
                 # Requests go on with what was there; the next look tries again.
                 _log.exception("the log or the releases could not be followed")
 
@@ -119,8 +123,8 @@ class Follower:
     def _load(self, name: str) -> Release | None:
         try:
             release = read(self._registry.folder, name)
-        except PenstockError as error:
-            # The release before stays in charge; a damaged one must not stop the server.
+        except (PenstockError, OSError, ValueError) as error:
+            # The release before stays in charge; a damaged one must not stop the server, nor keep it from starting.
             _log.error("release %s is not taken: %s", name, error)
             return None
         if release.manifest["data"]["log"] != self._log.id:

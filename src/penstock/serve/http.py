@@ -12,6 +12,7 @@ from penstock.errors import PenstockError, TooLargeError
 from penstock.serve.access import AccessLog
 from penstock.serve.admission import MOST_DELAY, Admission, too_busy
 from penstock.serve.face import Face
+from penstock.serve.faults import FAULTS
 from penstock.serve.lane import Lane
 from penstock.serve.metrics import Metrics
 from penstock.serve.replies import CLOSE, RETRY, Header, Refused, Reply, Waterfall, of_error, refusal, refused
@@ -95,11 +96,10 @@ class HttpApp:
         route = methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
         try:
             if route is None:
-                reply = _no_route(scope, methods)
+                reply, received = _no_route(scope, methods), _length(scope["headers"])
             else:
-                reply = await self._answer(route, params, scope, receive, waterfall)
+                reply, received = await self._answer(route, params, scope, receive, waterfall)
             await _send(send, reply, waterfall, *((CLOSE,) if self.draining else ()))
-            received = _length(scope["headers"])
             self._metrics.answered(path, reply.status, received, len(reply.body))
             if self._access is not None:
                 note = {**reply.note, "received": received, "sent": len(reply.body)}
@@ -114,8 +114,10 @@ class HttpApp:
 
     async def _answer(
         self, route: Route, params: Sequence[str], scope: Mapping[str, Any], receive: Receive, waterfall: Waterfall
-    ) -> Reply:
+    ) -> tuple[Reply, int]:
+        """The reply, and the bytes of the body that it is to."""
         headers: Sequence[Header] = scope["headers"]
+        received = _length(headers)
         try:
             if route.guarded:
                 self._endpoints.admit(headers)
@@ -125,18 +127,20 @@ class HttpApp:
                 raise too_busy(delay, MOST_DELAY)
             # A place is taken only now: who sends slowly keeps nobody else waiting.
             body = await self._body(headers, route.takes, receive) if route.takes else b""
+            received = len(body) or received
             with self._place() if route.bounded else nullcontext():
-                return await route.answer(Request(params, headers, body, waterfall, scope["query_string"], delay))
+                request = Request(params, headers, body, waterfall, scope["query_string"], delay)
+                reply = await route.answer(request)
         except Refused as refusal_:
-            return refusal_.reply
+            reply = refusal_.reply
         except PenstockError as error:
-            return of_error(error)
+            reply = of_error(error)
         except ConnectionAbortedError:
             raise
-        except Exception:
+        except FAULTS:
             name, reply = unexpected()
             _log.exception("%s %s failed, id %s", route.method, route.path, name)
-            return reply
+        return reply, received
 
     @contextmanager
     def _place(self) -> Iterator[None]:

@@ -39,6 +39,7 @@ class Lane:
         self._lock = threading.Lock()
         self._waiting = 0
         self._since: float | None = None
+        self._busy = 0.0
         self._durations: deque[float] = deque(maxlen=LOOKED_AT)
         self._median = 0.0
         self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
@@ -74,6 +75,11 @@ class Lane:
         return self._waiting
 
     @property
+    def busy(self) -> float:
+        """Seconds spent at work so far."""
+        return self._busy
+
+    @property
     def wait(self) -> float:
         """Seconds that a job handed over now would wait, going by the median of the last jobs.
 
@@ -107,10 +113,12 @@ class Lane:
             result, error = None, None
             try:
                 result = job.work()
-            except Exception as raised:
+            except BaseException as raised:
+                # The caller hears of it; this thread is the only one of its kind.
                 error = raised
             ended = perf_counter()
             with self._lock:
+                self._busy += ended - since
                 self._durations.append(ended - since)
                 self._median = sorted(self._durations)[len(self._durations) // 2]
                 self._since = None
@@ -120,7 +128,7 @@ class Lane:
             del job, result, error
 
 
-def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
     if future.done():
         return
     if error is None:

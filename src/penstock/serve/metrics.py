@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -23,9 +24,10 @@ _BYTES = (64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 <
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
-class _Counted(NamedTuple):
-    counter: Counter
-    n: float
+class _Posted(NamedTuple):
+    accepted: int
+    duplicate: int
+    rejected: int
 
 
 class _Seen(NamedTuple):
@@ -49,7 +51,7 @@ class _Decided(NamedTuple):
     stages: Mapping[str, float]
 
 
-_Note = _Counted | _Seen | _Answered | _Decided
+_Note = _Posted | _Seen | _Answered | _Decided
 
 
 class _Tally:
@@ -86,6 +88,8 @@ class Metrics:
     Attributes:
         in_flight: requests being answered now.
         queue: requests that wait for the deciding thread.
+        busy: seconds that the deciding thread has been at work.
+        behind: events that the log holds and decisions do not see yet.
     """
 
     def __init__(self) -> None:
@@ -107,7 +111,7 @@ class Metrics:
             buckets=_SECONDS,
         )  # fmt: skip
         self._busy = Counter(
-            "penstock_worker_busy_seconds", "Time spent on decisions, but for waiting",
+            "penstock_worker_busy_seconds", "Time that the deciding thread was at work",
             registry=registry,
         )  # fmt: skip
         payload = Histogram(
@@ -137,16 +141,23 @@ class Metrics:
             "penstock_decide_queue", "Requests that wait for the deciding thread", registry=registry,
             multiprocess_mode="livesum",
         )  # fmt: skip
+        self._behind = Gauge(
+            "penstock_store_behind_events", "Events that the log holds and decisions do not see yet",
+            registry=registry, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
         workers = Gauge("penstock_workers", "Processes that answer", registry=registry, multiprocess_mode="livesum")
         workers.set(1)
         self.in_flight = 0
         self.queue = 0
+        self.busy = 0.0
+        self.behind = 0
+        self._told_busy = 0.0
+        self._lock = threading.Lock()
         self._notes: Batches[_Note] = Batches("metrics", self._take)
 
     def events(self, *, accepted: int, duplicates: int, rejected: int) -> None:
         """Counts the events of one request."""
-        for result, n in (("accepted", accepted), ("duplicate", duplicates), ("rejected", rejected)):
-            self._notes.put(_Counted(self._events[result], n))
+        self._notes.put(_Posted(accepted, duplicates, rejected))
 
     def fresh(self, seconds: float) -> None:
         """Takes down how long it took until decisions saw what was posted."""
@@ -184,8 +195,9 @@ class Metrics:
         tally = _Tally()
         for note in notes:
             match note:
-                case _Counted(counter, n):
-                    tally.count(counter, n)
+                case _Posted():
+                    for result, n in note._asdict().items():
+                        tally.count(self._events[result], n)
                 case _Seen(histogram, value):
                     tally.see(histogram, value)
                 case _Answered(path, status, received, sent):
@@ -195,8 +207,7 @@ class Metrics:
                 case _Decided():
                     self._add_decision(tally, note)
         tally.tell()
-        self._in_flight.set(self.in_flight)
-        self._queue.set(self.queue)
+        self._gauge()
 
     def _add_decision(self, tally: _Tally, note: _Decided) -> None:
         tally.count(self._invocations.labels(note.decision, note.tier, note.release), 1)
@@ -210,7 +221,6 @@ class Metrics:
         model, total = stages.get("score", 0.0), stages["total"]
         tally.see(self._model, model / 1e3)
         tally.see(self._overhead, (total - model) / 1e3)
-        tally.count(self._busy, max(0.0, total - stages.get("queue", 0.0) - stages.get("log", 0.0)) / 1e3)
 
     def text(self) -> bytes:
         """All of it in Prometheus's text format."""
@@ -224,8 +234,16 @@ class Metrics:
 
     def _settle(self) -> None:
         self._notes.flush()
+        self._gauge()
+
+    def _gauge(self) -> None:
+        """Tells how things stand now."""
         self._in_flight.set(self.in_flight)
         self._queue.set(self.queue)
+        self._behind.set(self.behind)
+        with self._lock:
+            more, self._told_busy = self.busy - self._told_busy, self.busy
+        self._busy.inc(more)
 
     def _whole(self) -> CollectorRegistry:
         if not _SHARED:

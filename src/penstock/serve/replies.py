@@ -70,9 +70,9 @@ class Waterfall:
         self._last = now
         self.stages: dict[str, float] = {"queue": (now - self._began) * 1e3}
 
-    def lap(self, stage: str) -> None:
-        """Ends `stage`, which began when the one before it ended; what it took before is added to."""
-        now = perf_counter()
+    def lap(self, stage: str, at: float | None = None) -> None:
+        """Ends `stage`, now or at a moment, which began when the one before it ended; what it took is added to."""
+        now = perf_counter() if at is None else at
         self.stages[stage] = self.stages.get(stage, 0.0) + (now - self._last) * 1e3
         self._last = now
 

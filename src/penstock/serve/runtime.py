@@ -93,6 +93,11 @@ class Runtime:
 
     # Events
 
+    @property
+    def behind(self) -> int:
+        """Events that the log holds and decisions do not see yet, as of a tenth of a second ago."""
+        return self._follower.behind
+
     def parse(self, body: bytes) -> Parsed:
         """Checks a body of events: an object, an array or NDJSON."""
         return self.intake.parse(body)

@@ -123,7 +123,11 @@ class BackgroundServer:
         self._came = threading.Event()
 
     def __enter__(self) -> BackgroundServer:
-        listener = listen(self.host, self.port)
+        try:
+            listener = listen(self.host, self.port)
+        except BaseException:
+            self.app.close()
+            raise
         self.port = listener.getsockname()[1]
         self.url = url_of(listener)
         self._server = _Server(self.app, "warning", self._came.set, self._limits)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from penstock.clock import Clock
 from penstock.engines import StreamEngine
 from penstock.errors import PenstockError, UnavailableError
+from penstock.serve.faults import FAULTS
 from penstock.types import Accepted, Log
 
 _log = logging.getLogger("penstock.serve")
@@ -134,7 +135,7 @@ class Writer:
             for asked in batch:
                 asked.future.set_exception(error)
             return
-        except Exception as error:  # a client must hear of it, whatever it is
+        except FAULTS as error:  # a client must hear of it, whatever it is
             _log.exception("the log refused a batch")
             for asked in batch:
                 asked.future.set_exception(UnavailableError("the log takes events", got=str(error), remedy="retry"))
@@ -153,7 +154,7 @@ class Writer:
         """Whether `work` went well."""
         try:
             work()
-        except Exception:
+        except FAULTS:
             # The log has it; the store catches up by steps.
             _log.exception("the store fell behind and will catch up")
             return False

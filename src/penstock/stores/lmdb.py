@@ -78,6 +78,7 @@ class LmdbStore:
         self._env.reader_check()
         if not read_only:
             self._measure()
+            self._forget()
 
     def _measure(self) -> None:
         """Counts once what a version wrote that took down no sizes."""
@@ -89,6 +90,17 @@ class LmdbStore:
             if count:
                 with self._env.begin(write=True) as txn:
                     _grow(txn, view, (count, size))
+
+    def _forget(self) -> None:
+        """Lets no reader go by what was taken down before: a version that takes down nothing may have written since."""
+        with self._env.begin(write=True) as txn:
+            held, meta = txn.get(_COMMIT), txn.get(_META)
+            if held is None or meta is None:
+                return
+            before = _COMMITS.unpack(held)[0]
+            txn.put(_COMMIT, _COMMITS.pack(before + KEPT + 1, *_OFFSETS.unpack(meta)))
+            for number in range(before - KEPT, before + 1):
+                txn.delete(_CHANGED + max(0, number).to_bytes(8, "big"))
 
     def _distrust(self) -> bool:
         """Deletes what another boot left open, and marks the folder before the first unsynced write."""
