@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from redis_server import RedisServer
 
 BESIDE = "beside the repository"
 DATA = Path(os.environ.get("PENSTOCK_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -34,6 +37,16 @@ def need() -> Callable[[str, str], str]:
         return found
 
     return path
+
+
+@pytest.fixture(scope="session")
+def redis_server(need: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that runs; a test that stops or kills it starts it again."""
+    from redis_server import RedisServer
+
+    server = RedisServer(need("redis-server", "redis-server"), tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
 
 
 def refuse(report: Any) -> None:

@@ -132,18 +132,19 @@ def in_time(asked: tuple[Response, float]) -> str:
 
 
 @contextmanager
-def shop(trained: Path, folder: Path, clock: Clock | None = None) -> Iterator[Shop]:
+def shop(trained: Path, folder: Path, clock: Clock | None = None, store: str | None = None) -> Iterator[Shop]:
     """A system over a home of its own; afterwards its log and its decisions are checked."""
     app = ps.load(trained / "small.py")
     app.home = shutil.copytree(trained / "home", folder / "home")
     app.clock = clock or EventsClock()
+    app.store = store
     with ExitStack() as opened:
         log, real, inlet = app.ingesting(opened)
-        store = Faulty(real)
-        runtime = app.answering(log, store, inlet, opened)  # type: ignore[arg-type]
+        faulty = Faulty(real)
+        runtime = app.answering(log, faulty, inlet, opened)  # type: ignore[arg-type]
     with runtime:
         with BackgroundServer(runtime) as server:
-            found = Shop(app.home, runtime, server, store)
+            found = Shop(app.home, runtime, server, faulty)
             try:
                 until(lambda: found.tier() == "personal")
                 yield found

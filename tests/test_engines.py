@@ -15,7 +15,9 @@ from penstock.events.rows import RowsLog
 from penstock.features import View
 from penstock.features.records import decode, fold
 from penstock.stores import LmdbStore, MemoryStore
+from penstock.stores.redis import RedisStore
 from penstock.types import MISSING_INT, Field, Rows, Schema
+from redis_server import RedisServer
 
 SCHEMA = Schema(
     "action",
@@ -120,7 +122,22 @@ def same(a: dict, b: dict) -> None:
         assert a[name].tobytes() == np.asarray(b[name], a[name].dtype).tobytes(), (name, a[name], b[name])
 
 
-@pytest.mark.parametrize("make", [lambda path: MemoryStore(), lambda path: LmdbStore(path)], ids=["memory", "lmdb"])
+STORES = {
+    "memory": lambda request: lambda path: MemoryStore(),
+    "lmdb": lambda request: LmdbStore,
+    "redis": lambda request: in_redis(request.getfixturevalue("redis_server")),
+}
+
+
+def in_redis(server: RedisServer):
+    return lambda path: RedisStore(server.url, name=str(path), timeout=20)
+
+
+@pytest.fixture(scope="module", params=STORES)
+def make(request: pytest.FixtureRequest):
+    return STORES[request.param](request)
+
+
 @settings(max_examples=25, deadline=None)
 @given(events=st.lists(EVENT, min_size=1, max_size=60), cuts=st.lists(st.integers(0, 60), max_size=5))
 def test_stream_naive_and_batch_agree_at_every_cut(

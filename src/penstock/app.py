@@ -27,7 +27,7 @@ from penstock.serve.ingestor import Ingestor, Inlet
 from penstock.serve.lock import HomeLock
 from penstock.serve.requests import Answer, checked
 from penstock.serve.runtime import Runtime
-from penstock.stores import LmdbStore
+from penstock.stores import open_store
 from penstock.types import Accepted, Progress, Store
 
 C = TypeVar("C", bound=type)
@@ -44,6 +44,7 @@ class App:
         name: of the app.
         home: the folder of everything durable.
         clock: says now, and how far in the future an event may lie; the wall clock by default.
+        store: the address of a Redis for the features, ``"redis://HOST:PORT/DB"``; they are in the home folder without.
 
     >>> app = App("shop")
     >>> class Action(Event):
@@ -57,9 +58,12 @@ class App:
     ('user',)
     """
 
-    def __init__(self, name: str, *, home: Path | str = HOME, clock: Clock | None = None) -> None:
+    def __init__(
+        self, name: str, *, home: Path | str = HOME, clock: Clock | None = None, store: str | None = None
+    ) -> None:
         self.name = name
         self.home = Path(home)
+        self.store = store
         self.clock: Clock = clock or SystemClock()
         self.events: dict[str, type[Event]] = {}
         self.views: dict[str, View] = {}
@@ -150,7 +154,7 @@ class App:
         opened.callback(HomeLock(self.home).close)
         log = self.log()
         opened.callback(log.close)
-        store = LmdbStore(self.home / "store")
+        store = open_store(self.store, self.home, log.id)
         opened.callback(store.close)
         ingestor = Ingestor(log, store, self.registry, list(self.views.values()), self.clock, progress)
         opened.callback(ingestor.close)

@@ -134,6 +134,14 @@ def serve(
         str | None,
         typer.Option(help="How far ahead of now an event may be dated; 5min, or 30d on the events' clock."),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PENSTOCK_STORE",
+            show_envvar=False,
+            help="Where features are kept: redis://HOST:PORT/DB; in the home folder without it.",
+        ),
+    ] = None,
     access_log: Annotated[
         Path | None, typer.Option("--access-log", help="A file that gets a JSON line for each request.")
     ] = None,
@@ -143,7 +151,7 @@ def serve(
     # Requests hold some hundred rows: Polars' thread pool would only take the cores from other requests.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
     commands.serve(
-        app=app, home=home, host=host, port=port, workers=workers, clock=clock, future=future,
+        app=app, home=home, host=host, port=port, workers=workers, clock=clock, future=future, store=store,
         access_log=access_log, json=json,
     )  # fmt: skip
 

@@ -152,7 +152,7 @@ def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, 
 
 def serve(
     *, app: Path | None, home: Path, host: str, port: int, workers: int, clock: str, future: str | None,
-    access_log: Path | None, json: bool,
+    store: str | None, access_log: Path | None, json: bool,
 ) -> None:  # fmt: skip
     if clock not in ("system", "events"):
         raise RequestError("--clock is system or events", got=repr(clock), remedy="leave it out for the wall clock")
@@ -165,11 +165,12 @@ def serve(
 
     if workers > 1:
         plan = Plan(
-            str(app_file(app)), str(home), clock, future, token, None if access_log is None else str(access_log)
+            str(app_file(app)), str(home), clock, future, token, None if access_log is None else str(access_log), store
         )
         Supervisor(plan, host, port, workers).run(ready)
         return
     system.clock = clock_of(clock, future)
+    system.store = store or system.store
     with Printer(json).step("open the store") as step:
         runtime = system.open(progress=step.progress)
     pages = (*shop.pages(home), *console.pages(runtime, token))

@@ -1,7 +1,7 @@
 """Several processes that serve one app: one writes, the others answer, and the one that started them watches.
 
-Workers share one listening socket and read the store through LMDB's memory map; what the writer commits is in
-the next decision of each. SIGTERM drains and ends all; SIGHUP replaces the workers one after the other.
+Workers share one listening socket and read the store through LMDB's memory map, or from Redis; what the writer
+commits is in the next decision of each. SIGTERM drains and ends all; SIGHUP replaces the workers one after the other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from penstock.serve import metrics
 from penstock.serve.decisions import DECISIONS, DecisionLog
 from penstock.serve.link import Link, LinkServer
 from penstock.serve.server import DRAIN, listen, run, settle, url_of
-from penstock.stores import LmdbStore
+from penstock.stores import open_store
 
 _TURN = 0.02
 _PATIENCE = 600.0
@@ -49,6 +49,7 @@ class Plan(msgspec.Struct, frozen=True):
     future: str | None
     token: str
     access_log: str | None = None
+    store: str | None = None
     folder: str = ""
 
     @property
@@ -60,6 +61,7 @@ class Plan(msgspec.Struct, frozen=True):
         """The app, over its home, by its clock."""
         app = load(self.app)
         app.home = Path(self.home)
+        app.store = self.store or app.store
         app.clock = clock_of(self.clock, self.future)
         return app
 
@@ -235,7 +237,7 @@ def _work(plan: Plan, listener: socket.socket) -> None:
     with ExitStack() as opened:
         log = app.log(read_only=True)
         opened.callback(log.close)
-        store = LmdbStore(app.home / "store", read_only=True)
+        store = open_store(app.store, app.home, log.id, read_only=True)
         opened.callback(store.close)
         link = Link(plan.line)
         opened.callback(link.close)

@@ -32,10 +32,28 @@ class StreamEngine:
         self._views: dict[bytes, View] = {}
         self._applied: dict[bytes, int] = {}
         self._plans: dict[str, Plan] = {}
-        self._trust()
-        with store.snapshot() as snapshot:
-            self._newest = snapshot.newest
+        self._begin()
         self.add(views)
+
+    def _begin(self) -> None:
+        self._trust()
+        with self._store.snapshot() as snapshot:
+            self._newest = snapshot.newest
+        held = self._store.views()
+        self._applied = {version: held.get(version, 0) for version in self._applied}
+
+    def look(self) -> None:
+        """Begins again from what the store holds, where it is not what was written; `behind` says what it lacks.
+
+        A store outside this process may lose what it held, or have taken a write of which no answer came.
+        """
+        with self._store.snapshot() as snapshot:
+            same = self._left_so(snapshot, [*self._applied])
+        if not same:
+            self._begin()
+
+    def _left_so(self, snapshot: Snapshot, versions: Sequence[bytes]) -> bool:
+        return all(snapshot.applied(version) == self._applied[version] for version in versions)
 
     def _trust(self) -> None:
         """Empties a store that was built from another log, or from what has been erased since."""
@@ -98,16 +116,21 @@ class StreamEngine:
         self._apply([version for version, done in self._applied.items() if done == first], rows, end)
 
     def _apply(self, versions: list[bytes], rows: Mapping[str, Rows], end: int) -> None:
-        for part in rows.values():
-            self._newest = max(self._newest, int(part.time.max(initial=0)))
         records: list[tuple[bytes, bytes, bytes]] = []
         with self._store.snapshot() as snapshot:
-            for stream, part in rows.items():
-                views = [self._views[v] for v in versions if self._views[v].stream == stream]
-                if views and len(part):
-                    inputs = self._plan(stream).inputs(part, self._log.strings)
-                    for view in views:
-                        records.extend(_updates(view, part, inputs, snapshot, self._newest))
+            same = self._left_so(snapshot, versions)
+            if same:
+                for part in rows.values():
+                    self._newest = max(self._newest, int(part.time.max(initial=0)))
+                for stream, part in rows.items():
+                    views = [self._views[v] for v in versions if self._views[v].stream == stream]
+                    if views and len(part):
+                        inputs = self._plan(stream).inputs(part, self._log.strings)
+                        for view in views:
+                            records.extend(_updates(view, part, inputs, snapshot, self._newest))
+        if not same:
+            self._begin()
+            return
         moved = {**self._applied, **dict.fromkeys(versions, end)}
         # The records of views still being back-filled reflect less; `applied` says how much.
         offset = max(moved.values(), default=end)

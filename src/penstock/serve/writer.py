@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from penstock.clock import Clock
 from penstock.engines import StreamEngine
-from penstock.errors import PenstockError, UnavailableError
+from penstock.errors import PenstockError, StoreError, UnavailableError
 from penstock.serve.faults import FAULTS
 from penstock.types import Accepted, Log
 
@@ -58,6 +58,7 @@ class Writer:
         self._calls: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        self._away = False
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
@@ -111,9 +112,12 @@ class Writer:
                 self._guard(work)
             if batch:
                 self._commit(batch)
-            elif self._engine.behind() and not self._guard(lambda: self._engine.step(BACKFILL)):
-                # A full disk stays full for a while: no use in trying, and logging, thousands of times a second.
-                time.sleep(_LOOK)
+            elif self._engine.behind():
+                if not self._keep_up(lambda: self._engine.step(BACKFILL)):
+                    # A full disk stays full for a while: no use in trying thousands of times a second.
+                    time.sleep(_LOOK)
+            else:
+                self._keep_up(self._engine.look)
 
     def _take(self) -> list[_Asked]:
         batch: list[_Asked] = []
@@ -141,7 +145,7 @@ class Writer:
                 asked.future.set_exception(UnavailableError("the log takes events", got=str(error), remedy="retry"))
             return
         if appended.end > appended.first:
-            self._guard(lambda: self._show(appended.first, appended.end))
+            self._keep_up(lambda: self._show(appended.first, appended.end))
         at = 0
         for asked in batch:
             asked.future.set_result(list(appended.new[at : at + len(asked.events)]))
@@ -150,12 +154,24 @@ class Writer:
     def _show(self, first: int, end: int) -> None:
         self._engine.apply(self._log.read(first, end), first, end)
 
-    def _guard(self, work: Callable[[], None]) -> bool:
-        """Whether `work` went well."""
+    def _keep_up(self, work: Callable[[], None]) -> bool:
+        """Whether the store took `work`; the log has what it did not, and it catches up by steps."""
+        try:
+            work()
+        except StoreError as error:
+            # What keeps a store away stays for a while: said once.
+            if not self._away:
+                _log.error("the store fell behind and will catch up: %s", error)
+            self._away = True
+        except FAULTS:
+            _log.exception("the store fell behind and will catch up")
+        else:
+            self._away = False
+            return True
+        return False
+
+    def _guard(self, work: Callable[[], None]) -> None:
         try:
             work()
         except FAULTS:
-            # The log has it; the store catches up by steps.
-            _log.exception("the store fell behind and will catch up")
-            return False
-        return True
+            _log.exception("work between two batches failed")

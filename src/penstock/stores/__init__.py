@@ -2,5 +2,6 @@
 
 from penstock.stores.lmdb import LmdbStore, trusted
 from penstock.stores.memory import MemoryStore
+from penstock.stores.opening import open_store
 
-__all__ = ["LmdbStore", "MemoryStore", "trusted"]
+__all__ = ["LmdbStore", "MemoryStore", "open_store", "trusted"]
