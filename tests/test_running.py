@@ -128,6 +128,11 @@ def test_texts_are_the_same_in_all_of_a_process() -> None:
     assert two.get() == ["x", "z"]
 
 
+def test_the_largest_whole_numbers_are_exact() -> None:
+    assert filled(ps.distinct(precision=14), [2**63 - 1, 2**63 - 2, 1 - 2**63, 2.0**62]).get() > 3.9
+    assert filled(ps.max_run(), [2**63 - 1, -(2**63) + 1, 5.0]).get() == float(2**63 - 1)
+
+
 def test_recency_looks_at_the_moment_that_it_is_asked_for() -> None:
     assert filled(ps.recency(), [None], [100]).get(now=160.5) == 60.5
 
@@ -149,6 +154,13 @@ REFUSED = {
         lambda: filled(ps.max_run(), [0.5]),
         r"whole units of a declared size; .*declare one",
     ),
+    "a number too large": (
+        lambda: filled(ps.sum(), [-(2**63)]),
+        r"at most 63 bits; got -9\.2234e\+18; add it as a float",
+    ),
+    "a whole float too large": (lambda: filled(ps.sum(), [2.0**63]), r"of kind float"),
+    "a bool as time": (lambda: filled(ps.sum(), [1], [True]), r"a datetime with a zone, or seconds .*; got True"),
+    "a time too far": (lambda: filled(ps.sum(), [1], [2**43]), r"a datetime with a zone, or seconds"),
     "a unit of nothing": (lambda: filled(ps.max_run(unit=0.0), [0.5]), r"of a declared size; .*unit=0\.0; declare"),
     "a time of no zone": (lambda: filled(ps.sum(), [1], [datetime(2026, 1, 1)]), r"a datetime with a zone"),
     "times for some": (lambda: filled(ps.sum(), [1, 2], [5, None]), r"with every value or with none"),

@@ -40,6 +40,14 @@ def test_every_event_is_drawn_with_the_stated_probability(consecutive: bool) -> 
     assert drawn[0] == 0
 
 
+def test_what_is_not_there_has_no_weight() -> None:
+    """Fewer events than places stand for themselves alone."""
+    sample = ps.sample("item", k=4)
+    state = state_of(sample, np.array([1, 1, 2]), ids(np.random.default_rng(1), 3))
+    assert sample.weights(state).tolist() == [[1.0, 1.0, 1.0, 0.0]]
+    assert sample.weights(sample.empty(1)).tolist() == [[0.0] * 4]
+
+
 def test_samples_of_other_seeds_are_others() -> None:
     tie = ids(np.random.default_rng(3), 1_000)
     codes = np.arange(1, 1_001)

@@ -194,6 +194,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "k of nothing": (lambda: ps.last("item", k=0), r"k is between 1 and 1,000; got 0; 50 is usual"),
     "more than fit": (lambda: ps.top_k("item", k=9, capacity=8), r"1 ≤ k ≤ capacity .*; got k=9, capacity=8; raise"),
     "too precise": (lambda: ps.distinct("item", precision=15), r"precision is between 4 and 14; got 15; 8 is usual"),
+    "bins without end": (lambda: ps.auc("weight", bins=4_097), r"bins are between 1 and 4,096; got 4097; leave it out"),
+    "no bins": (lambda: ps.calibration_error("weight", bins=0), r"bins are between 1 and 256; got 0"),
+    "more than counted": (
+        lambda: ps.frequent("item", k=9, capacity=8), r"1 ≤ k ≤ capacity .*; got k=9, capacity=8; raise",
+    ),
+    "a sample of none": (lambda: ps.sample("item", k=0), r"k is between 1 and 10,000; got 0; 100 is usual"),
+    "a sample of too many": (lambda: ps.sample("item", k=10_001), r"k is between 1 and 10,000; got 10001"),
+    "a negative seed": (lambda: ps.sample("item", seed=-1), r"seed is between 0 and 2\*\*32 - 1; got -1; leave it out"),
+    "a seed too large": (lambda: ps.sample("item", seed=2**32), r"seed is between 0 .*; got 4294967296"),
     "latest of two": (lambda: ps.latest("item", k=2), r"latest keeps one value; got k=2; use ps\.last"),
     "a key of money": (
         lambda: view(by=("price",)), r"Shopper is keyed by text fields of action; got 'price' of kind money",

@@ -185,8 +185,12 @@ class Running:
             kind, value = "text", _TEXTS.code(value)
         elif isinstance(value, bool | np.bool_):
             kind, value = "bool", int(value)
-        elif isinstance(value, Integral) and abs(int(value)) < 2**63:
+        elif isinstance(value, Integral):
             kind, value = "int", int(value)
+            if abs(value) >= 2**63:
+                raise PenstockError(
+                    "a whole number has at most 63 bits", got=f"{value:.4e}", remedy="add it as a float"
+                )
         elif isinstance(value, Real) and math.isfinite(float(value)):
             kind, value = "float", float(value)
         else:
@@ -264,7 +268,7 @@ def micros(time: datetime | float) -> Micros:
     """
     if isinstance(time, datetime) and time.tzinfo is not None:
         return (time - _EPOCH) // _MICROSECOND
-    if isinstance(time, Real) and not isinstance(time, bool) and abs(float(time)) < 2**43:
+    if isinstance(time, Real) and not isinstance(time, bool) and -(2**43) < time < 2**43:
         return round(float(time) * SECOND)
     raise PenstockError(
         "time is a datetime with a zone, or seconds since 1970 UTC",
