@@ -189,7 +189,7 @@ class Running:
             kind, value = "int", int(value)
             if abs(value) >= 2**63:
                 raise PenstockError(
-                    "a whole number has at most 63 bits", got=f"{value:.4e}", remedy="add it as a float"
+                    "a whole number has at most 63 bits", got=f"one of {value.bit_length()}", remedy="add it as a float"
                 )
         elif isinstance(value, Real) and math.isfinite(float(value)):
             kind, value = "float", float(value)
