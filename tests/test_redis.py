@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import redis
 
-import penstock.stores.redis as redis_module
 from penstock.errors import StoreError
+from penstock.stores import redis_line
 from penstock.stores.changes import KEPT, NAMED
 from penstock.stores.redis import RedisStore
 from redis_server import RedisServer
@@ -64,7 +64,7 @@ def test_a_snapshot_that_cannot_be_kept_is_refused(store: RedisStore, much: str)
         elif much == "a drop":
             store.drop(A)
         else:
-            store._quick.flushall()
+            store._line.quick.flushall()
         with pytest.raises(StoreError, match=r"all that a snapshot reads belongs together; got writes .*; ask again"):
             before.get(A, [b"k"])
 
@@ -142,7 +142,7 @@ def test_a_write_over_a_state_that_its_writer_has_not_seen_is_refused(
     with unheard.snapshot():
         pass
     unheard.write([(A, b"k", b"2")], {A: 2}, 2, 20)
-    for lost in (lambda: None, unheard._quick.flushall):
+    for lost in (lambda: None, unheard._line.quick.flushall):
         lost()
         for _ in range(2):
             with pytest.raises(StoreError, match="as its writer last saw it; got another state"):
@@ -160,7 +160,7 @@ def test_numbers_of_writes_never_come_again(store: RedisStore) -> None:
     store.write([(A, b"k", b"1"), (A, b"l", b"1")], {A: 1}, 1, 10)
     with store.snapshot() as snapshot:
         lost = snapshot.commit
-    store._quick.flushall()
+    store._line.quick.flushall()
     with store.snapshot() as snapshot:
         assert snapshot.changed(lost) is None
     for i in range(3):
@@ -174,7 +174,7 @@ def test_a_redis_that_does_not_answer_is_an_error_soon(
     redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A timeout is waited for once; who comes just after it is told at once; then all goes on over the same store."""
-    monkeypatch.setattr(redis_module, "_REST", 3.0)
+    monkeypatch.setattr(redis_line, "REST", 3.0)
     store = RedisStore(redis_server.url, name=str(tmp_path))
     store.write([(A, b"k", b"1")], {A: 1}, 1, 10)
     redis_server.pause()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -123,6 +125,7 @@ def test_a_redis_that_is_killed_and_comes_back_empty_is_filled(
         assert {one.tier(user) for user in USERS} == {"popular"}
         for n in range(3):
             assert one.post(f"away-{n}").status == 202
+        until(lambda: one.metric("penstock_store_behind_events") == 3)
         redis.start()
         until(lambda: one.get("/readyz").status == 200 and one.actions() == actions + 3)
         assert one.post("after").status == 202
@@ -132,7 +135,10 @@ def test_a_redis_that_is_killed_and_comes_back_empty_is_filled(
 
 
 def test_workers_read_what_the_writer_put_into_redis(trained: Path, tmp_path: Path, redis: RedisServer) -> None:
-    """A click that one worker took is in the next answer of every other, also after Redis has lost everything."""
+    """A click that one worker took is in the next answer of every other, also after Redis has lost everything.
+
+    A worker that starts while Redis is away answers, too.
+    """
     home = tmp_path / "home"
     more = ("--workers", str(WORKERS), "--store", redis.url)
     with helpers.server(trained / "small.py", home, *more) as server:
@@ -143,6 +149,12 @@ def test_workers_read_what_the_writer_put_into_redis(trained: Path, tmp_path: Pa
                 assert workers[n % WORKERS].ask("POST", "/v1/events", event)[0] == 202
                 assert {actions(line) for line in workers} == {n + 1}
             redis.kill()
+            os.kill(workers[0].pid, signal.SIGKILL)
+            for line in workers:
+                line.close()
+            workers = lines(server)
+            for line in workers:
+                assert line.ask("POST", "/v1/decide/home", {"user": "ann"})[0] == 200
             redis.start()
             until(lambda: all(actions(line) == 4 * WORKERS for line in workers))
             assert workers[0].ask("POST", "/v1/events", chaos.event("last", "ann"))[0] == 202

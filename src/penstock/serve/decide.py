@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.clock import Clock
-from penstock.errors import RequestError
+from penstock.errors import RequestError, StoreError
 from penstock.features.assemble import EDITION, Read, Requests
 from penstock.features.folded import Folded
 from penstock.learn import Candidates, Recipe, popular_lists, retrieve
@@ -117,11 +117,12 @@ class Decider:
                     self._known.keep(request.user, outcome.lists)
                     return self._answer(name, request, release, outcome, timer)
                 cause = "candidates"
-            except FAULTS:
+            except FAULTS as error:
                 # A store or model that fails must not take the shop down; the failure is counted and logged.
                 self.failures += 1
                 cause = "failed"
-                _log.exception("decision %s falls back", name)
+                # A store that is away says why; where in the code that is said helps nobody.
+                _log.error("decision %s falls back: %s", name, error, exc_info=not isinstance(error, StoreError))
         if cause != "failed" and timer.left > costs.of("features"):
             self._look(request.user, context)
             timer.lap("features")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from penstock.clock import Clock
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, StoreError
 from penstock.events import SqliteLog
 from penstock.features import View
 from penstock.releases import Registry, Release, read
@@ -58,6 +59,7 @@ class Follower:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._ending = False
+        self._seen = 0
         self.behind = 0
         self.follow()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -74,8 +76,10 @@ class Follower:
         with self._lock:
             self._log.refresh()
             self._clock.saw(self._log.newest)
-            with self._store.snapshot() as snapshot:
-                self.behind = max(0, self._log.end - snapshot.offset)
+            # Of a store that is away, what it was last seen to hold.
+            with suppress(StoreError), self._store.snapshot() as snapshot:
+                self._seen = snapshot.offset
+            self.behind = max(0, self._log.end - self._seen)
             if self._registry.stamp() != self._stamp:
                 self._read_pointers()
             self._count()
@@ -155,5 +159,8 @@ class Follower:
                     counts.add(rows[counts.stream], self._log.strings)
 
     def _caught_up(self, views: Sequence[View]) -> bool:
-        with self._store.snapshot() as snapshot:
-            return all(snapshot.applied(view.version) >= snapshot.offset for view in views)
+        try:
+            with self._store.snapshot() as snapshot:
+                return all(snapshot.applied(view.version) >= snapshot.offset for view in views)
+        except StoreError:
+            return False

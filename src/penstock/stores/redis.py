@@ -1,4 +1,4 @@
-"""A store in Redis, for processes on several machines, or for one that is there already.
+"""A store in Redis, for features that stand outside the machine that serves.
 
 One hash a view holds its records, one more hash the offsets, sizes and the number of the last write. A write is one
 MULTI/EXEC, which also keeps, for a while, the records that it replaced: a snapshot that was opened before it reads
@@ -17,20 +17,17 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import msgspec
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from penstock.errors import StoreError
 from penstock.stores.changes import KEPT, NAMED
+from penstock.stores.redis_line import Line
 
 TIMEOUT = 0.5
 """Seconds that Redis may take for an answer, or for a connection."""
-_PATIENCE = 20
-"""Times as long may it take for a large write."""
 _LARGE = 1 << 20
-_REST = 0.5
-"""Seconds after a timeout in which nothing is asked: whoever comes meanwhile need not wait for the next one."""
+"""Bytes of a write for which Redis may take longer."""
+_MANY = 2_000
+"""Records of a question for which it may."""
 _REMEMBERED = 600
 """Seconds for which it is known what a write changed."""
 _PAST = 5
@@ -44,8 +41,6 @@ _AT, _WRITER = b"at", b"writer"
 _APPLIED, _SIZES = b"applied:", b"sizes:"
 _NAMES = msgspec.msgpack.Decoder(list[bytes])
 _RECORDS = msgspec.msgpack.Decoder(dict[bytes, bytes | None])
-_RULE = "the Redis store answers"
-_REMEDY = "start Redis or correct its address; what Redis lacks is filled in from the log"
 
 
 class RedisStore:
@@ -68,27 +63,25 @@ class RedisStore:
         self._name = name.encode()
         self._meta = self._key(b"meta")
         self._token = b"" if read_only else os.urandom(16)
-        self._resume = 0.0
         self._written = 0
         # The write that each thread last looked at: the next one is made over that, or not at all.
         self._seen = threading.local()
-        self._quick = _client(url, timeout, timeout)
-        self._patient = _client(url, timeout * _PATIENCE, timeout)
-        self.place = _place(self._quick)
+        self._line = Line(url, timeout)
+        self._asking = self._line.asking
         if not read_only:
             with self._asking():
                 self._claim()
 
     def _claim(self) -> None:
         """Takes over from any writer before."""
-        policy = self._quick.info("memory").get("maxmemory_policy", "noeviction")
+        policy = self._line.quick.info("memory").get("maxmemory_policy", "noeviction")
         if policy.startswith("allkeys"):
             raise StoreError(
                 "a Redis that holds features keeps them until they are deleted",
-                got=f"maxmemory-policy {policy} at {self.place}",
+                got=f"maxmemory-policy {policy} at {self._line.place}",
                 remedy="set maxmemory-policy to noeviction or one of volatile-…, or give penstock a Redis of its own",
             )
-        with self._quick.pipeline() as pipe:
+        with self._line.quick.pipeline() as pipe:
             pipe.hset(self._meta, _WRITER, self._token)
             pipe.hget(self._meta, _AT)
             self._seen.commit = _state(pipe.execute()[1])[0]
@@ -104,12 +97,12 @@ class RedisStore:
     def meta(self) -> dict[bytes, bytes]:
         """Everything but the records."""
         with self._asking():
-            held: Any = self._quick.hgetall(self._meta)
+            held: Any = self._line.quick.hgetall(self._meta)
         return dict(held)
 
     def read(self, view: bytes, keys: Sequence[bytes]) -> tuple[int, list[bytes | None]]:
         """Records, and the number of the write that left them so, in one round trip."""
-        with self._asking(), self._quick.pipeline() as pipe:
+        with self._asking(), self._line.client(len(keys) > _MANY).pipeline() as pipe:
             pipe.hget(self._meta, _AT)
             pipe.hmget(self._of(view), keys)
             at, found = pipe.execute()
@@ -118,19 +111,19 @@ class RedisStore:
     def named(self, first: int, last: int) -> list[list[bytes] | None]:
         """What each of the writes first … last changed; None of one that is not remembered."""
         with self._asking():
-            held: Any = self._quick.mget([self._changed(number) for number in range(first, last + 1)])
+            held: Any = self._line.quick.mget([self._changed(number) for number in range(first, last + 1)])
         return [None if one is None else _NAMES.decode(one) for one in held]
 
     def replaced(self, number: int) -> dict[bytes, bytes | None] | None:
         """The records that a write replaced, None where there was none; None where it is not remembered."""
         with self._asking():
-            held: Any = self._quick.get(self._past(number))
+            held: Any = self._line.quick.get(self._past(number))
         return None if held is None else _RECORDS.decode(held)
 
     def scan(self, view: bytes) -> Iterator[tuple[bytes, bytes]]:
         # Of one moment only where nobody writes meanwhile.
         with self._asking():
-            held = dict(self._patient.hscan_iter(self._of(view), count=1_000))
+            held = dict(self._line.patient.hscan_iter(self._of(view), count=1_000))
         yield from sorted(held.items())
 
     def views(self) -> dict[bytes, int]:
@@ -181,26 +174,27 @@ class RedisStore:
             self._written = self._seen.commit = number
 
     def close(self) -> None:
-        self._quick.close()
-        self._patient.close()
+        self._line.close()
 
     @contextmanager
     def _writing(self, large: bool) -> Iterator[tuple[Any, dict[bytes, bytes]]]:
         """A transaction that only goes through where this is the writer, and Redis holds what it last looked at."""
-        with (self._patient if large else self._quick).pipeline() as pipe:
+        with self._line.client(large).pipeline() as pipe:
             pipe.watch(self._meta)  # type: ignore[no-untyped-call]
             meta = self.meta()
             commit = _state(meta.get(_AT))[0]
             if not self._token or meta.get(_WRITER, self._token) != self._token:
                 raise StoreError(
                     "one process at a time writes a store in Redis",
-                    got="one that only reads" if not self._token else f"another one that has taken over {self.place}",
+                    got="one that only reads"
+                    if not self._token
+                    else f"another one that has taken over {self._line.place}",
                     remedy="stop one of the two, then start the other again",
                 )
             if commit != getattr(self._seen, "commit", self._written):
                 # Lost, older, or a write of which no answer came.
                 raise StoreError(
-                    "a store in Redis is as its writer last saw it", got=f"another state at {self.place}",
+                    "a store in Redis is as its writer last saw it", got=f"another state at {self._line.place}",
                     remedy="wait: what it lacks is filled in from the log",
                 )  # fmt: skip
             yield pipe, meta
@@ -214,7 +208,7 @@ class RedisStore:
 
     def _before(self, whole: Mapping[bytes, Mapping[bytes, bytes]], large: bool) -> dict[bytes, bytes | None]:
         """The records that are about to be replaced, by view and key."""
-        with (self._patient if large else self._quick).pipeline(transaction=False) as pipe:
+        with self._line.client(large).pipeline(transaction=False) as pipe:
             for view, new in whole.items():
                 pipe.hmget(self._of(view), list(new))
             found = pipe.execute()
@@ -223,32 +217,6 @@ class RedisStore:
             for (view, new), records in zip(whole.items(), found, strict=True)
             for key, record in zip(new, records, strict=True)
         }
-
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Turns what goes wrong with Redis into one kind of error, and keeps others from waiting for it, too."""
-        if time.monotonic() < self._resume:
-            raise StoreError(_RULE, got=f"a timeout at {self.place} a moment ago", remedy=_REMEDY)
-        try:
-            yield
-        except redis.TimeoutError as error:
-            self._resume = time.monotonic() + _REST
-            self._fail(error)
-        except redis.WatchError:
-            raise StoreError(
-                "a store in Redis has one writer", got=f"another write at {self.place}",
-                remedy="wait: what it lacks is filled in from the log",
-            ) from None  # fmt: skip
-        except redis.OutOfMemoryError as error:
-            raise StoreError(
-                "the feature store has room to write", got=f"{self.place}: {error}",
-                remedy="raise Redis's maxmemory; what the log acknowledged is safe, and the store catches up from it",
-            ) from None  # fmt: skip
-        except (redis.RedisError, OSError) as error:
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> NoReturn:
-        raise StoreError(_RULE, got=f"{self.place}: {error}", remedy=_REMEDY) from None
 
     def _key(self, *parts: bytes) -> bytes:
         return b":".join([self._name, *parts])
@@ -320,26 +288,6 @@ class RedisSnapshot:
                 return None
             named += names
         return named
-
-
-def _client(url: str, timeout: float, connecting: float) -> redis.Redis:
-    try:
-        # A write that is tried again could be made twice; a connection that has ended is noticed before it is used.
-        return redis.Redis.from_url(
-            url, socket_timeout=timeout, socket_connect_timeout=connecting, retry=Retry(NoBackoff(), 0)
-        )
-    except (ValueError, TypeError) as error:
-        raise StoreError(
-            "a store in Redis has an address", got=str(error),
-            remedy="write redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix://PATH?db=DB",
-        ) from None  # fmt: skip
-
-
-def _place(client: redis.Redis) -> str:
-    """Where it is, without what one needs to get in."""
-    given = client.get_connection_kwargs()
-    at = given.get("path") or f"{given.get('host', 'localhost')}:{given.get('port', 6379)}"
-    return f"Redis at {at}, database {given.get('db') or 0}"
 
 
 def _state(held: bytes | None) -> tuple[int, int, int]:
