@@ -91,9 +91,12 @@ def test_all_that_readers_see_is_of_one_write(redis_server: RedisServer, tmp_pat
         assert child.stdout is not None
         child.stdout.readline()
         for _ in range(300):
-            with reader.snapshot() as snapshot:
-                first = snapshot.get(A, [k.to_bytes(4, "big") for k in range(100)])
-                other = snapshot.get(A, [k.to_bytes(4, "big") for k in range(100, 200)])
+            try:
+                with reader.snapshot() as snapshot:
+                    first = snapshot.get(A, [k.to_bytes(4, "big") for k in range(100)])
+                    other = snapshot.get(A, [k.to_bytes(4, "big") for k in range(100, 200)])
+            except StoreError:
+                continue  # on a busy machine more writes may have come than are kept
             assert {int.from_bytes(record or b"", "big") for record in [*first, *other]} == {snapshot.offset}
             assert snapshot.applied(A) == snapshot.newest == snapshot.offset
             seen.add(snapshot.offset)
@@ -244,7 +247,14 @@ def test_a_redis_that_evicts_any_key_is_refused(redis_server: RedisServer, clien
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://:secret@127.0.0.1:1/0", "unix:///nowhere?password=secret", "http://:secret@x"]
+    "url",
+    [
+        "redis://:secret@127.0.0.1:1/0",
+        "unix:///nowhere?password=secret",
+        "http://:secret@x",
+        "redis://:secret/9@x/0",
+        "redis://:secret@127.0.0.1:1/0?unknown=1",
+    ],
 )
 def test_an_address_that_leads_nowhere_is_told_without_its_password(url: str) -> None:
     with pytest.raises(StoreError) as told:

@@ -87,11 +87,15 @@ class Line:
 def _client(url: str, timeout: float, connecting: float) -> redis.Redis:
     try:
         # Not tried again by itself: a write could be made twice.
-        return redis.Redis.from_url(
+        made = redis.Redis.from_url(
             url, socket_timeout=timeout, socket_connect_timeout=connecting, retry=Retry(NoBackoff(), 0)
         )
-    except (ValueError, TypeError) as error:
+        # Nothing is connected yet; but what the address asks for may be unknown.
+        made.connection_pool.make_connection()
+        return made
+    except (ValueError, TypeError):
+        # Which part it was is not said: it may be one of the password.
         raise StoreError(
-            "a store in Redis has an address", got=str(error),
+            "a store in Redis has an address", got="one that cannot be read",
             remedy="write redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix://PATH?db=DB",
         ) from None  # fmt: skip
