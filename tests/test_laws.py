@@ -29,6 +29,7 @@ EXAMPLES: dict[str, list[tuple[Aggregate, str]]] = {
         (ps.distinct("price", precision=4), "int"),
         (ps.distinct("few", precision=14), "few"),
     ],
+    "first": [(ps.first("item"), "text"), (ps.first("item", k=3), "few")],
     "frequent": [
         (ps.frequent("item", k=2, capacity=3), "few"),
         (ps.frequent("item", k=4, capacity=4), "text"),
@@ -45,6 +46,16 @@ EXAMPLES: dict[str, list[tuple[Aggregate, str]]] = {
         (ps.mean("gift"), "bool"),
     ],
     "min": [(ps.min("price", default=7.0), "int"), (ps.min("weight"), "float")],
+    "quantile": [
+        (ps.quantile("price", q=0.9), "int"),
+        (ps.median("weight", least=0.01, most=1e9, error=0.1), "float"),
+        (ps.quantile("price", q=0.0, least=2, most=3, error=0.5), "int"),
+        (ps.quantile("price", q=1.0, default=0.0), "int"),
+    ],
+    "rate": [
+        (ps.rate(pl.col("kind") == "cart", pl.col("kind") == "view"), "shown"),
+        (ps.rate(pl.col("kind") == "cart", pl.col("kind") == "view", prior=0.1, strength=7.5), "shown"),
+    ],
     "recency": [(ps.recency(), "time"), (ps.recency(default=1e9), "time")],
     "sample": [
         (ps.sample("item", k=3), "few"),
@@ -52,6 +63,11 @@ EXAMPLES: dict[str, list[tuple[Aggregate, str]]] = {
         (ps.sample("item"), "text"),
     ],
     "sum": [(ps.sum("price"), "int"), (ps.sum("weight", unit=0.5), "float"), (ps.sum("price", unit=0.01), "int")],
+    "variance": [
+        (ps.variance("price"), "int"),
+        (ps.variance("weight", unit=0.5, ddof=1), "float"),
+        (ps.variance("price", unit=0.01), "int"),
+    ],
     "top_k": [(ps.top_k("item", k=2, capacity=3), "few"), (ps.top_k("item"), "few"), (ps.top_k("item"), "text")],
 }
 EACH = [pytest.param(a, kind, id=f"{name}-{i}") for name in EXAMPLES for i, (a, kind) in enumerate(EXAMPLES[name])]
@@ -60,6 +76,7 @@ VALUES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "time": (np.int64, st.integers(0, 100)),
     "text": (np.uint32, st.integers(1, 2**32 - 1)),
     "few": (np.uint32, st.integers(1, 5)),
+    "shown": (np.int64, st.integers(0, 3)),
     "int": (np.int64, st.integers(-(2**56), 2**56) | st.integers(-3, 3)),
     "float": (np.float64, st.floats(-1e9, 1e9) | st.sampled_from([0.0, -0.0, 0.5, -2.5, 5e-324])),
     "bool": (np.int64, st.integers(0, 1)),

@@ -32,6 +32,14 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("aggregate", "count"): ps.count(**WINDOW),
     ("aggregate", "distinct"): ps.distinct("user", precision=6, **WINDOW),
     ("aggregate", "frequent"): ps.frequent("category", k=7, capacity=99, **WINDOW),
+    ("aggregate", "first"): ps.first("item", k=3, **WINDOW),
+    ("aggregate", "quantile"): ps.quantile(
+        "price", q=0.9, least=2.0, most=1e5, error=0.05, default=0.0, **WINDOW
+    ),
+    ("aggregate", "rate"): ps.rate(
+        pl.col("kind") == "buy", pl.col("kind") == "view", prior=0.1, strength=5.0, default=0.0, **WINDOW
+    ),
+    ("aggregate", "variance"): ps.variance("weight", unit=0.1, ddof=1, default=0.0, **WINDOW),
     ("aggregate", "last"): ps.last("item", k=50, **WINDOW),
     ("aggregate", "latest"): ps.latest("category", **WINDOW),
     ("aggregate", "log_loss"): ps.log_loss("pair", default=0.7, **WINDOW),

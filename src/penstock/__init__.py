@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         calibration_error,
         count,
         distinct,
+        first,
         frequent,
         last,
         latest,
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
         max,
         max_run,
         mean,
+        median,
         min,
+        quantile,
+        rate,
         recency,
         running,
         sample,
         scored,
         sum,
         top_k,
+        variance,
     )
     from penstock.app import App, load
     from penstock.errors import PenstockError
@@ -45,8 +50,8 @@ __version__ = "0.1.0"
 
 # Loaded when first used: `penstock --help` must not wait for Polars.
 _WHERE = {
-    "penstock.aggregates": "auc calibration_error count distinct frequent last latest log_loss max "
-    "max_run mean min recency running sample scored sum top_k",
+    "penstock.aggregates": "auc calibration_error count distinct first frequent last latest log_loss max max_run mean "
+    "median min quantile rate recency running sample scored sum top_k variance",
     "penstock.app": "App load",
     "penstock.errors": "PenstockError",
     "penstock.evaluate": "roc_auc",
@@ -61,9 +66,9 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names.sp
 
 __all__ = [
     "App", "Event", "LambdaRank", "Money", "PenstockError", "World", "auc", "block", "calibration_error", "cap",
-    "count", "covisits", "distinct", "diversify", "explore", "frequent", "last", "latest", "load", "log_loss",
-    "max", "max_run", "mean", "min", "pin", "popular", "recency", "request", "roc_auc", "running", "sample",
-    "scored", "seen", "session_neighbours", "similar", "sum", "top_k",
+    "count", "covisits", "distinct", "diversify", "explore", "first", "frequent", "last", "latest", "load",
+    "log_loss", "max", "max_run", "mean", "median", "min", "pin", "popular", "quantile", "rate", "recency", "request",
+    "roc_auc", "running", "sample", "scored", "seen", "session_neighbours", "similar", "sum", "top_k", "variance",
 ]  # fmt: skip
 
 

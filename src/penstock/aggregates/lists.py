@@ -1,7 +1,8 @@
-"""Last-k and top-k: short lists of interned strings, exact, with ties broken by (time, event id)."""
+"""First-k, last-k and top-k: short lists of interned strings, exact, with ties broken by (time, event id)."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,15 +17,9 @@ from penstock.registry import registered
 from penstock.types import MISSING_INT, Array, Kind
 
 
-@registered("aggregate")
 @dataclass(frozen=True, eq=False)
-class Last(Aggregate):
-    """The newest k values, newest first. State: 20 k bytes; exact; missing places are code 0.
-
-    >>> l = Last("item", k=2); t = np.array([1, 3, 2])
-    >>> l.value(l.collect(np.array([7, 8, 9], np.uint32), t, t.astype(np.uint64), np.array([0])), t[:1])
-    array([[8, 9]], dtype=uint32)
-    """
+class _Ordered(Aggregate):
+    """The k values that come first in one order of time."""
 
     k: int = 1
 
@@ -58,17 +53,17 @@ class Last(Aggregate):
     def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
         owner, slot = np.nonzero(states["code"])
         run = run_of(starts, len(states))[owner]
-        return self._newest(
+        return self._foremost(
             run, states["code"][owner, slot], states["time"][owner, slot], states["tie"][owner, slot], len(starts)
         )
 
     def collect(
         self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64], starts: NDArray[np.int64]
     ) -> Array:
-        return self._newest(run_of(starts, len(values)), values, time, tie, len(starts))
+        return self._foremost(run_of(starts, len(values)), values, time, tie, len(starts))
 
-    def _newest(self, run: Array, code: Array, time: Array, tie: Array, n: int) -> Array:
-        order = np.lexsort((~tie, ~time, run))
+    def _foremost(self, run: Array, code: Array, time: Array, tie: Array, n: int) -> Array:
+        order = np.lexsort((*self._order(time, tie), run))
         run = run[order]
         rank = place_in_run(run)
         keep = rank < self.k
@@ -84,9 +79,47 @@ class Last(Aggregate):
     def value(self, states: Array, now: NDArray[np.int64]) -> Array:
         return np.ascontiguousarray(states["code"])
 
+    @abstractmethod
+    def _order(self, time: Array, tie: Array) -> tuple[Array, Array]:
+        """What to sort by, the last key first."""
+
+    def _plain(self, events: Sequence[Event], *, newest: bool) -> list[int]:
+        chosen = sorted(events, key=lambda e: (e[1], e[2]), reverse=newest)[: self.k]
+        return [int(code) for code, _, _ in chosen] + [0] * (self.k - len(chosen))
+
+
+@registered("aggregate")
+@dataclass(frozen=True, eq=False)
+class Last(_Ordered):
+    """The newest k values, newest first. State: 20 k bytes; exact; missing places are code 0.
+
+    >>> l = Last("item", k=2); t = np.array([1, 3, 2])
+    >>> l.value(l.collect(np.array([7, 8, 9], np.uint32), t, t.astype(np.uint64), np.array([0])), t[:1])
+    array([[8, 9]], dtype=uint32)
+    """
+
+    def _order(self, time: Array, tie: Array) -> tuple[Array, Array]:
+        return ~tie, ~time
+
     def plain(self, events: Sequence[Event], now: int) -> Any:
-        newest = sorted(events, key=lambda e: (e[1], e[2]), reverse=True)[: self.k]
-        return [int(code) for code, _, _ in newest] + [0] * (self.k - len(newest))
+        return self._plain(events, newest=True)
+
+
+@registered("aggregate")
+@dataclass(frozen=True, eq=False)
+class First(_Ordered):
+    """The oldest k values, oldest first. State: 20 k bytes; exact; missing places are code 0.
+
+    >>> f = First("item", k=2); t = np.array([1, 3, 2])
+    >>> f.value(f.collect(np.array([7, 8, 9], np.uint32), t, t.astype(np.uint64), np.array([0])), t[:1])
+    array([[7, 9]], dtype=uint32)
+    """
+
+    def _order(self, time: Array, tie: Array) -> tuple[Array, Array]:
+        return tie, time
+
+    def plain(self, events: Sequence[Event], now: int) -> Any:
+        return self._plain(events, newest=False)
 
 
 @registered("aggregate")

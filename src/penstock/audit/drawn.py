@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from penstock.aggregates import Aggregate, scored
+from penstock.aggregates import Aggregate, rate, scored
 from penstock.clock import DAY, HOUR, MINUTE, SECOND
 from penstock.features import View
 from penstock.registry import get, names
@@ -32,9 +32,14 @@ WINDOWS = (None, "10min", "1h", "24h", "7d")
 KEYS: Sequence[tuple[str, ...]] = (("user",), ("item",), ("user", "item"), ())
 _START = 1_700_000_000 * SECOND
 _FILTERS = (None, None, pl.col("kind") == "buy", pl.col("kind") != "view", pl.col("price") > 2_000)
+_SHOWN = rate(pl.col("kind") == "cart", pl.col("kind") == "view").column
 _PAIR = scored(pl.col("kind") == "buy", pl.col("weight").abs() / 100)
 # What a class takes beside column, window and filter.
 _MORE: Mapping[str, Callable[[Random], dict[str, Any]]] = {
+    "first": lambda random: {"k": int(random.integers(1, 6))},
+    "quantile": lambda random: {"q": float(random.random()), "error": float(random.uniform(0.05, 0.5))},
+    "rate": lambda random: {"column": _SHOWN, "prior": 0.1, "strength": float(random.integers(0, 20))},
+    "variance": lambda random: {"ddof": int(random.integers(2))},
     "last": lambda random: {"k": int(random.integers(1, 6))},
     "top_k": lambda random: {"k": int(random.integers(1, 4)), "capacity": int(random.integers(4, 9))},
     "frequent": lambda random: {"k": int(random.integers(1, 4)), "capacity": int(random.integers(4, 9))},
@@ -91,7 +96,7 @@ def aggregate(random: Random, name: str | None = None) -> Aggregate:
     if cls.reads and "column" not in more:
         fitting = [f.name for f in SCHEMA.fields if f.kind in cls.reads]
         more["column"] = fitting[int(random.integers(len(fitting)))]
-        if more["column"] == "weight" and name in ("sum", "mean"):
+        if more["column"] == "weight" and name in ("sum", "mean", "variance"):
             more["unit"] = 0.01
     window, where = (options[int(random.integers(len(options)))] for options in (WINDOWS, _FILTERS))
     made: Aggregate = cls(window=window, where=where, **more)
