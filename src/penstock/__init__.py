@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from penstock.errors import PenstockError
     from penstock.evaluate import roc_auc
     from penstock.events import Event, Money
+    from penstock.events.merging import merge_sorted, merge_sorted_async
     from penstock.features import request
     from penstock.learn import LambdaRank
     from penstock.retrieve import covisits, popular, seen, session_neighbours, similar
@@ -56,6 +57,7 @@ _WHERE = {
     "penstock.errors": "PenstockError",
     "penstock.evaluate": "roc_auc",
     "penstock.events": "Event Money",
+    "penstock.events.merging": "merge_sorted merge_sorted_async",
     "penstock.features": "request",
     "penstock.learn": "LambdaRank",
     "penstock.retrieve": "covisits popular seen session_neighbours similar",
@@ -67,8 +69,9 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names.sp
 __all__ = [
     "App", "Event", "LambdaRank", "Money", "PenstockError", "World", "auc", "block", "calibration_error", "cap",
     "count", "covisits", "distinct", "diversify", "explore", "first", "frequent", "last", "latest", "load",
-    "log_loss", "max", "max_run", "mean", "median", "min", "pin", "popular", "quantile", "rate", "recency", "request",
-    "roc_auc", "running", "sample", "scored", "seen", "session_neighbours", "similar", "sum", "top_k", "variance",
+    "log_loss", "max", "max_run", "mean", "median", "merge_sorted", "merge_sorted_async", "min", "pin", "popular",
+    "quantile", "rate", "recency", "request", "roc_auc", "running", "sample", "scored", "seen", "session_neighbours",
+    "similar", "sum", "top_k", "variance",
 ]  # fmt: skip
 
 
