@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 import penstock.aggregates as ps
 from benchmarks import Result
-from benchmarks._serving.systems import PEERS, SETUP, present
+from benchmarks._serving.systems import PEERS, SETUP, present, redis_store
 from benchmarks._serving.world import KEPT
 from penstock.aggregates import Aggregate
 from penstock.clock import HOUR, SECOND
@@ -135,6 +136,11 @@ def run(chosen: argparse.Namespace) -> Result:
             StreamEngine(log, store, VIEWS).catch_up(progress=_progress)
             _say("read")
             detail |= _read("lmdb", store, rows, chosen.requests)
+        if shutil.which("redis-server"):
+            _say("fill and read Redis")
+            with redis_store() as make, closing(make(Path(folder))) as held:
+                StreamEngine(log, held, VIEWS).catch_up(progress=_progress)
+                detail |= _read("redis", held, rows, chosen.requests)
         detail |= _told("lmdb_gets", _gets(Path(folder) / "store", chosen.requests))
     if not chosen.no_peers:
         for kind in ("sqlite", "redis"):

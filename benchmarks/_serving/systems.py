@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +18,7 @@ from urllib.request import urlopen
 from benchmarks._serving.load import Address
 from benchmarks._serving.world import APP, KEPT, Shop
 from penstock.errors import UnavailableError
+from penstock.stores.redis import RedisStore
 
 SETUP = "make bench-setup"
 PEERS = Path(__file__).with_name("peers")
@@ -67,6 +68,13 @@ def feast(shop: Shop, workers: int) -> Iterator[tuple[Address, Address]]:
             _uvicorn("feast", "feast_events", 1, environment) as consumer,
         ):
             yield address, consumer
+
+
+@contextmanager
+def redis_store(name: str = "bench") -> Iterator[Callable[[Path], RedisStore]]:
+    """A Redis of its own, and what makes an empty store in it for a folder; the caller closes the stores."""
+    with _redis() as (_, line):
+        yield lambda path: RedisStore(f"unix://{line}", name=f"{name}:{path}")
 
 
 @contextmanager
