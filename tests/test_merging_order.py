@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
@@ -131,6 +131,7 @@ async def later(given: list[Any]) -> AsyncIterator[Any]:
         yield one
 
 
+@settings(deadline=None, derandomize=True)
 @given(FEW_KEYS)
 def test_merging_is_sorting(keys: list[list[int]]) -> None:
     """The very same items in the very same order as a stable sort of all, ties included."""
@@ -150,6 +151,7 @@ class Stamped:
         return self.time < other.time
 
 
+@settings(deadline=None, derandomize=True)
 @given(FEW_KEYS, st.booleans())
 def test_ties_are_what_neither_side_is_smaller_of(keys: list[list[int]], in_tuples: bool) -> None:
     """As in sorting, equality that says otherwise changes no order."""
@@ -163,6 +165,7 @@ def test_ties_are_what_neither_side_is_smaller_of(keys: list[list[int]], in_tupl
     assert list(ps.merge_sorted(*sources, key=key)) == sorted(together, key=key)
 
 
+@settings(deadline=None, derandomize=True)
 @given(FEW_KEYS)
 def test_merging_what_comes_later_is_sorting(keys: list[list[int]]) -> None:
     """However the sources' items come in time, the order is that of a stable sort of all."""
@@ -175,6 +178,7 @@ def test_merging_what_comes_later_is_sorting(keys: list[list[int]]) -> None:
     assert run(main) == oracle(sources)
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.lists(st.lists(st.integers(0, 9), max_size=15), max_size=4), st.integers(0, 5))
 def test_disorder_is_sorted_as_far_as_allowed(keys: list[list[int]], disorder: int) -> None:
     """Sorted where no item follows more than `disorder` larger keys; an error, in both merges, where one does."""
@@ -335,6 +339,23 @@ def test_a_slow_consumer_makes_no_source_idle() -> None:
     assert run(main) == [1, 1, 2, 3, 4, 5]
 
 
+def test_silence_counts_while_it_is_waited_for() -> None:
+    """A consumer that comes back late waits `idle` seconds more for a source that is behind."""
+    quick, slow = Watched(1, 5, 9), Watched(10.0, 2, 1e3, 8)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        when = []
+        async with ps.merge_sorted_async(quick.later(), slow.later(), idle=1, late=lambda *_: None) as merged:
+            for _ in range(3):
+                item = await anext(merged)
+                when.append((loop.time(), item))
+                await asyncio.sleep(99 if item == 5 else 0)
+        assert when == [(1, 1), (1, 5), (101, 9)]
+
+    run(main)
+
+
 def test_all_sources_idle_is_not_the_end() -> None:
     one, two = Watched(5.0, 1), Watched(9.0, 2)
 
@@ -359,6 +380,7 @@ def test_an_idle_source_gives_what_its_buffer_holds() -> None:
     run(main)
 
 
+@settings(deadline=None, derandomize=True)
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 6), st.floats(0, 5)), max_size=10), min_size=1, max_size=4),
     st.integers(0, 3),
@@ -400,6 +422,22 @@ def test_leaving_an_asynchronous_merge_closes_all(taken: int) -> None:
         assert two.closed
         with pytest.raises(StopAsyncIteration):
             await anext(merged)
+
+    run(main)
+
+
+def test_a_source_that_goes_on_when_cancelled_is_closed() -> None:
+    """What it brings instead of ending is not waited on."""
+
+    async def stubborn() -> AsyncIterator[int]:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            yield 9
+
+    async def main() -> None:
+        async with ps.merge_sorted_async(stubborn(), later([1]), idle=1) as merged:
+            assert await anext(merged) == 1
 
     run(main)
 
