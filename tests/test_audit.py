@@ -229,6 +229,8 @@ def test_an_engine_that_goes_on_from_the_wrong_offset_after_a_crash_is_found(
         self._applied = {version: max(0, done + shift) for version, done in self._applied.items()}
 
     monkeypatch.setattr(StreamEngine, "add", add)
+    # An engine that looks at its store first would notice by itself.
+    monkeypatch.setattr(StreamEngine, "_left_so", lambda *asked: True)
     found = shuffled(views_of(built_in), built_in.open().log, streams=1)
     assert {"Shopper.actions", "Product.actions"} <= set(found.mismatches)
     assert not any(name.startswith("log.") for name in found.mismatches)

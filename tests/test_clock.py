@@ -68,7 +68,7 @@ def test_the_command_line_sets_how_far_ahead_an_event_may_be(
     try:
         commands.serve(
             app=file, home=tmp_path / "home", host="127.0.0.1", port=0, workers=1, clock=clock, future=future,
-            access_log=None, json=True,
+            access_log=None, store=None, json=True,
         )  # fmt: skip
     finally:
         gc.unfreeze()

@@ -29,6 +29,8 @@ from penstock.serve.routes import Pages
 
 DRAIN = 30
 """Seconds that requests in flight get to finish once the server is told to stop."""
+BACKLOG = 2_048
+"""Connections that the system holds until the server takes them."""
 _LINGER = 1.0
 """Seconds after which a connection without a request is closed while draining."""
 
@@ -236,7 +238,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise UnavailableError(
             "the server's address is free and this machine's",
