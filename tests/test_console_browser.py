@@ -107,7 +107,7 @@ def test_figures_move_a_release_is_moved_and_a_decision_is_explained(
     assert all("sign-in" in complaint or "401" in complaint for complaint in one.complaints)
     one.complaints.clear()
     page = signed_in(one, home)
-    assert page.locator("#no-script").is_hidden()
+    expect(page.locator("#no-script")).to_be_hidden()
     expect(page.locator(".plot canvas")).to_have_count(6)
     one.check()
 
@@ -213,7 +213,7 @@ def test_it_works_without_scripts(visit: Callable[..., Visit], home: Path, url: 
     one = visit(java_script_enabled=False)
     page = signed_in(one, home, f"/?decision={asked}")
     assert page.locator("#explanation h3", has_text=asked).count() == 1
-    assert page.locator("#no-script").is_visible()
+    expect(page.locator("#no-script")).to_be_visible()
     page.fill("#decision", asked)
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/?decision={asked}#decisions")
