@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.aggregates.base import Aggregate, Event
+from penstock.aggregates.lists import check_capacity
 from penstock.aggregates.mixing import mix, mix_plain
-from penstock.aggregates.runs import place_in_run, run_of, run_starts
-from penstock.errors import DefinitionError
+from penstock.aggregates.runs import pairs, place_in_run, run_of, run_starts
 from penstock.registry import registered
 from penstock.types import Array, Kind
 
@@ -70,10 +70,7 @@ class Frequent(Aggregate):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.k <= self.capacity <= 4_096:
-            raise DefinitionError(
-                "1 ≤ k ≤ capacity ≤ 4,096", got=f"k={self.k}, capacity={self.capacity}", remedy="raise the capacity"
-            )
+        check_capacity(self.k, self.capacity)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -89,8 +86,7 @@ class Frequent(Aggregate):
         return self.collect(values, time, tie, np.arange(len(values)))
 
     def merge(self, a: Array, b: Array) -> Array:
-        n = len(a)
-        return self.reduce(np.stack([a, b], axis=1).reshape(2 * n), np.arange(0, 2 * n, 2))
+        return self.reduce(*pairs(a, b))
 
     def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
         out = self.empty(len(starts))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.aggregates.base import Aggregate, Event
-from penstock.aggregates.runs import place_in_run, run_of, run_starts
+from penstock.aggregates.runs import pairs, place_in_run, run_of, run_starts
 from penstock.errors import DefinitionError
 from penstock.registry import registered
 from penstock.types import MISSING_INT, Array, Kind
@@ -47,8 +47,7 @@ class _Ordered(Aggregate):
         return states
 
     def merge(self, a: Array, b: Array) -> Array:
-        n = len(a)
-        return self.reduce(np.stack([a, b], axis=1).reshape(2 * n), np.arange(0, 2 * n, 2))
+        return self.reduce(*pairs(a, b))
 
     def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
         owner, slot = np.nonzero(states["code"])
@@ -161,10 +160,7 @@ class TopK(Aggregate):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.k <= self.capacity <= 4_096:
-            raise DefinitionError(
-                "1 ≤ k ≤ capacity ≤ 4,096", got=f"k={self.k}, capacity={self.capacity}", remedy="raise the capacity"
-            )
+        check_capacity(self.k, self.capacity)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -183,8 +179,7 @@ class TopK(Aggregate):
         return states
 
     def merge(self, a: Array, b: Array) -> Array:
-        n = len(a)
-        return self.reduce(np.stack([a, b], axis=1).reshape(2 * n), np.arange(0, 2 * n, 2))
+        return self.reduce(*pairs(a, b))
 
     def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
         owner, slot = np.nonzero(states["code"])
@@ -239,3 +234,11 @@ class TopK(Aggregate):
             return [0] * self.k
         ranked = sorted(count, key=lambda code: (count[code], newest[code]), reverse=True)[: self.k]
         return [int(code) for code in ranked] + [0] * (self.k - len(ranked))
+
+
+def check_capacity(k: int, capacity: int) -> None:
+    """Refuses a k that the values which are counted exactly could not give."""
+    if not 1 <= k <= capacity <= 4_096:
+        raise DefinitionError(
+            "1 ≤ k ≤ capacity ≤ 4,096", got=f"k={k}, capacity={capacity}", remedy="raise the capacity"
+        )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.aggregates.base import Aggregate, Event
+from penstock.aggregates.whole import added, needs_unit, whole, whole_plain
 from penstock.clock import SECOND
 from penstock.errors import DefinitionError, OverflowedError
 from penstock.registry import registered
@@ -59,7 +60,6 @@ class Count(Aggregate):
         return float(len(events))
 
 
-_LARGEST = float(2**62)
 _SUM = np.dtype([("low", "<u8"), ("high", "<i8"), ("count", "<i8")])
 
 
@@ -75,7 +75,7 @@ class _Total(Aggregate):
 
     def check(self, kind: Kind) -> None:
         super().check(kind)
-        if kind == "float" and (self.unit is None or not self.unit > 0):
+        if needs_unit(kind, self.unit):
             raise DefinitionError(
                 "a sum of floats depends on their order, so it is kept in whole units of a declared size",
                 got=f"{self.column!r} of kind float and unit={self.unit!r}",
@@ -89,24 +89,15 @@ class _Total(Aggregate):
     def empty(self, n: int) -> Array:
         return np.zeros(n, _SUM)
 
-    def _whole(self, values: Array) -> NDArray[np.int64]:
-        if values.dtype.kind != "f":
-            return values.astype(np.int64, copy=False)
-        scaled = np.rint(values / (self.unit or 1.0))
-        # One absurd value must not stop the stream: it counts as the largest, and shows when it is read.
-        return np.clip(scaled, -_LARGEST, _LARGEST).astype(np.int64)
-
     def lift(self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64]) -> Array:
-        whole = self._whole(values)
-        states = np.empty(len(whole), _SUM)
-        states["low"], states["high"], states["count"] = whole.view(np.uint64), whole >> 63, 1
+        units = whole(values, self.unit)
+        states = np.empty(len(units), _SUM)
+        states["low"], states["high"], states["count"] = units.view(np.uint64), units >> 63, 1
         return states
 
     def merge(self, a: Array, b: Array) -> Array:
         out = np.empty(len(a), _SUM)
-        low = a["low"] + b["low"]
-        out["low"] = low
-        out["high"] = a["high"] + b["high"] + (low < a["low"])
+        out["low"], out["high"] = added(a["low"], a["high"], b["low"], b["high"])
         out["count"] = a["count"] + b["count"]
         return out
 
@@ -134,12 +125,7 @@ class _Total(Aggregate):
         return total
 
     def _plain_total(self, events: Sequence[Event]) -> int:
-        if self.unit is None:
-            return sum(int(value) for value, _, _ in events)
-        return sum(
-            round(max(-_LARGEST, min(value / self.unit, _LARGEST))) if isinstance(value, float) else int(value)
-            for value, _, _ in events
-        )
+        return sum(whole_plain(value, self.unit) for value, _, _ in events)
 
     def _scale(self) -> float:
         return 1.0 if self.unit is None else self.unit

@@ -56,3 +56,13 @@ def place_in_run(keys: Array) -> NDArray[np.int64]:
     """
     starts = run_starts(keys)
     return np.arange(len(keys)) - np.repeat(starts, run_lengths(starts, len(keys)))
+
+
+def pairs(a: Array, b: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Two equally long arrays of states as runs of two, and where each begins: what `reduce` merges pair by pair.
+
+    >>> pairs(np.array([1, 2]), np.array([3, 4]))
+    (array([1, 3, 2, 4]), array([0, 2]))
+    """
+    n = len(a)
+    return np.stack([a, b], axis=1).reshape(2 * n), np.arange(0, 2 * n, 2)

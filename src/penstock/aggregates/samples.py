@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from penstock.aggregates.base import Aggregate, Event
 from penstock.aggregates.mixing import mix, mix_plain
-from penstock.aggregates.runs import place_in_run, run_of
+from penstock.aggregates.runs import pairs, place_in_run, run_of
 from penstock.errors import DefinitionError
 from penstock.registry import registered
 from penstock.types import Array, Kind
@@ -64,8 +64,7 @@ class Sample(Aggregate):
         return self.collect(values, time, tie, np.arange(len(values)))
 
     def merge(self, a: Array, b: Array) -> Array:
-        n = len(a)
-        return self.reduce(np.stack([a, b], axis=1).reshape(2 * n), np.arange(0, 2 * n, 2))
+        return self.reduce(*pairs(a, b))
 
     def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
         owner, slot = np.nonzero(states["code"])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.aggregates.base import Aggregate, Event
+from penstock.aggregates.whole import added, needs_unit, whole, whole_plain
 from penstock.errors import DefinitionError, OverflowedError
 from penstock.registry import registered
 from penstock.types import Array, Kind
@@ -19,7 +20,6 @@ from penstock.types import Array, Kind
 _WIDE = np.dtype([("low", "<u8"), ("high", "<i8")])  # one integer of 128 bits
 _RUN = np.dtype([("total", _WIDE), ("prefix", _WIDE), ("suffix", _WIDE), ("best", _WIDE)])
 _NONE = -(2**62)  # the high half of -2**126, which stands for "no run": any sum of events is above it
-_LARGEST = float(2**62)
 
 
 @registered("aggregate")
@@ -49,7 +49,7 @@ class MaxRun(Aggregate):
 
     def check(self, kind: Kind) -> None:
         super().check(kind)
-        if kind == "float" and (self.unit is None or not self.unit > 0):
+        if needs_unit(kind, self.unit):
             raise DefinitionError(
                 "a sum of floats depends on how they are grouped, so it is kept in whole units of a declared size",
                 got=f"{self.column!r} of kind float and unit={self.unit!r}",
@@ -67,12 +67,10 @@ class MaxRun(Aggregate):
         return states
 
     def lift(self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64]) -> Array:
-        if values.dtype.kind == "f":
-            values = np.clip(np.rint(values / (self.unit or 1.0)), -_LARGEST, _LARGEST)
-        whole = values.astype(np.int64)
-        states = np.empty(len(whole), _RUN)
+        units = whole(values, self.unit)
+        states = np.empty(len(units), _RUN)
         for name in _RUN.names or ():
-            states[name]["low"], states[name]["high"] = whole.view(np.uint64), whole >> 63
+            states[name]["low"], states[name]["high"] = units.view(np.uint64), units >> 63
         return states
 
     def merge(self, a: Array, b: Array) -> Array:
@@ -96,20 +94,15 @@ class MaxRun(Aggregate):
 
     def plain(self, events: Sequence[Event], now: int) -> Any:
         unit = self.unit or 1.0
-        whole = [
-            round(max(-_LARGEST, min(value / unit, _LARGEST))) if isinstance(value, float) else int(value)
-            for value, _, _ in sorted(events, key=lambda event: event[1:])
-        ]
+        units = [whole_plain(value, unit) for value, _, _ in sorted(events, key=lambda event: event[1:])]
         # Every run there is: for each first event, the sums up to each later one.
-        best = max((max(accumulate(whole[first:])) for first in range(len(whole))), default=None)
+        best = max((max(accumulate(units[first:])) for first in range(len(units))), default=None)
         return math.nan if best is None else float(best) * unit
 
 
 def _added(a: Array, b: Array) -> Array:
     out = np.empty(len(a), _WIDE)
-    low = a["low"] + b["low"]
-    out["low"] = low
-    out["high"] = a["high"] + b["high"] + (low < a["low"])
+    out["low"], out["high"] = added(a["low"], a["high"], b["low"], b["high"])
     return out
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from penstock.aggregates.base import Aggregate, Event
 from penstock.aggregates.numbers import Mean
 from penstock.aggregates.runs import run_of
+from penstock.aggregates.whole import whole, whole_plain
 from penstock.errors import DefinitionError
 from penstock.registry import registered
 from penstock.types import Array, Kind
@@ -58,7 +59,7 @@ class Variance(Mean):
     def lift(self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64]) -> Array:
         states = self.empty(len(values))
         states["total"] = super().lift(values, time, tie)
-        size = np.abs(self._whole(values)).view(np.uint64)
+        size = np.abs(whole(values, self.unit)).view(np.uint64)
         low, high = size & _MASK, size >> _32
         squares = np.zeros((len(values), _LIMBS), np.uint64)
         # (high · 2³² + low)², each product in limbs of 32 bits.
@@ -98,8 +99,8 @@ class Variance(Mean):
         return (n * squares - total * total) / (n * (n - self.ddof)) * self._scale() ** 2
 
     def plain(self, events: Sequence[Event], now: int) -> Any:
-        whole = [self._plain_total([event]) for event in events]
-        return self._exact(len(whole), sum(whole), sum(value * value for value in whole))
+        units = [whole_plain(value, self.unit) for value, _, _ in events]
+        return self._exact(len(units), sum(units), sum(value * value for value in units))
 
 
 def _carried(limbs: Array) -> Array:

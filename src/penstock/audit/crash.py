@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,7 +90,7 @@ def work(path: str) -> None:
         _load(name, file)
     views = [View.from_spec(spec) for spec in job["views"]]
     log = SqliteLog(folder / "log.sqlite", list({view.stream: view.schema for view in views}.values()))
-    store = _Mortal(LmdbStore(folder / "store"))
+    store = Interrupted(LmdbStore(folder / "store"), _die)
     engine = StreamEngine(log, cast(Store, store), views)
     *before, last = ([(Accepted(s, i, t, tuple(v)), arrived) for s, i, t, v, arrived in b] for b in job["batches"])
     for batch in before:
@@ -98,7 +98,7 @@ def work(path: str) -> None:
     if job["moment"] == "logged":
         log.append([event for event, _ in last], [arrived for _, arrived in last])
     else:
-        store.mortal = job["moment"] == "writing"
+        store.next = job["moment"] == "writing"
         deliver(log, engine, last)
     _die()
 
@@ -118,12 +118,13 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class _Mortal:
-    """A store during whose next write the process dies, once `mortal`."""
+class Interrupted:
+    """A store that calls `stop` after half of the records of a write, while `next` says so."""
 
-    def __init__(self, store: LmdbStore) -> None:
+    def __init__(self, store: Store, stop: Callable[[], None]) -> None:
         self._store = store
-        self.mortal = False
+        self._stop = stop
+        self.next = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -131,9 +132,8 @@ class _Mortal:
     def write(
         self, records: Iterable[tuple[bytes, bytes, bytes]], applied: Mapping[bytes, int], offset: int, newest: Micros
     ) -> None:
-        self._store.write(_half(list(records)) if self.mortal else records, applied, offset, newest)
+        self._store.write(self._half(list(records)) if self.next else records, applied, offset, newest)
 
-
-def _half(records: Sequence[tuple[bytes, bytes, bytes]]) -> Iterator[tuple[bytes, bytes, bytes]]:
-    yield from records[: len(records) // 2]
-    _die()
+    def _half(self, records: Sequence[tuple[bytes, bytes, bytes]]) -> Iterator[tuple[bytes, bytes, bytes]]:
+        yield from records[: len(records) // 2]
+        self._stop()

@@ -7,7 +7,7 @@ number changes. The naive engine, which shares no kernel with the others, says w
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.audit import drawn
+from penstock.audit.crash import Interrupted
 from penstock.audit.disorder import Proof
 from penstock.clock import HOUR
 from penstock.engines import BatchEngine, NaiveEngine, StreamEngine
@@ -24,7 +25,7 @@ from penstock.events.rows import RowsLog
 from penstock.features import View
 from penstock.features.records import Tiles, decode, encode, fold, joined, merge_tiles
 from penstock.stores import LmdbStore, MemoryStore
-from penstock.types import Array, Micros, Progress, Rows, Store
+from penstock.types import Array, Progress, Rows, Store
 
 SHARDS = (1, 7, 3)
 """How many workers share a stream, one after the other."""
@@ -119,25 +120,7 @@ class _Torn(Exception):
     """A write that stopped halfway."""
 
 
-class _Failing:
-    """A store whose next write fails after half of its records, where `next` says so."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.next = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def write(
-        self, records: Iterable[tuple[bytes, bytes, bytes]], applied: Mapping[bytes, int], offset: int, newest: Micros
-    ) -> None:
-        whole = list(records)
-        self._store.write(_half(whole) if self.next else whole, applied, offset, newest)
-
-
-def _half(records: Sequence[tuple[bytes, bytes, bytes]]) -> Iterator[tuple[bytes, bytes, bytes]]:
-    yield from records[: len(records) // 2]
+def _tear() -> None:
     raise _Torn
 
 
@@ -146,7 +129,7 @@ class _Single:
 
     def __init__(self, log: RowsLog, store: Store, views: Sequence[View], random: np.random.Generator) -> None:
         self._log, self._views, self._random = log, views, random
-        self._store: Any = _Failing(store)
+        self._store: Any = Interrupted(store, _tear)
         self._engine = StreamEngine(log, self._store, views)
         self.crashes = 0
 
