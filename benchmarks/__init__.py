@@ -5,8 +5,11 @@ A module that takes options of its own adds them in `arguments(parser)`; its `ru
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 
@@ -20,3 +23,13 @@ class Result:
     ratio: float | None
     unit: str
     detail: str | Mapping[str, Any]
+
+
+def circumstances() -> dict[str, Any]:
+    """The machine, the day, and how busy the machine was before."""
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return {
+        "machine": f"{os.cpu_count()} cores, {system}",
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "load_before": round(os.getloadavg()[0], 2),
+    }

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -27,10 +25,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 import penstock.aggregates as ps
-from benchmarks import Result
-from benchmarks._serving.systems import PEERS, SETUP, present, redis_store
+from benchmarks import Result, circumstances
+from benchmarks._serving.systems import PEERS, SETUP, present, redis_server, redis_store
 from benchmarks._serving.world import KEPT
 from penstock.aggregates import Aggregate
+from penstock.audit.drawn import Texts, zipf
 from penstock.clock import HOUR, SECOND
 from penstock.engines import StreamEngine
 from penstock.events.rows import RowsLog
@@ -81,23 +80,7 @@ VIEWS = [
 ]
 
 
-class Texts:
-    """Codes of kinds, users and items by arithmetic."""
-
-    kinds = ("", "view", "cart", "buy")
-
-    def code(self, text: str) -> int:
-        return self.kinds.index(text) if text in self.kinds else 0
-
-    def text(self, code: int) -> str:
-        return self.kinds[code] if code < len(self.kinds) else str(code)
-
-    def texts(self, codes: Any) -> list[str]:
-        return [self.text(code) for code in codes.tolist()]
-
-    @property
-    def cached(self) -> Texts:
-        return self
+TEXTS = Texts(("view", "cart", "buy"))
 
 
 def stream(events: int, days: float, seed: int) -> Rows:
@@ -106,24 +89,17 @@ def stream(events: int, days: float, seed: int) -> Rows:
     time = _START + np.sort(draw.integers(0, int(days * 24 * HOUR), events))
     fields = np.zeros(events, SCHEMA.dtype)
     fields["kind"] = draw.choice([1, 2, 3], events, p=[0.8, 0.12, 0.08])
-    fields["user"] = 10 + _zipf(draw, USERS, events)
-    fields["item"] = 10 + USERS + _zipf(draw, ITEMS, events)
+    fields["user"] = 10 + zipf(draw, USERS, events)
+    fields["item"] = 10 + USERS + zipf(draw, ITEMS, events)
     fields["price"] = draw.integers(100, 20_000, events)
     tie = draw.integers(1, 2**63, events).astype(np.uint64)
     return Rows("action", np.arange(events), time, time, time, tie, fields)
 
 
-def _zipf(draw: np.random.Generator, n: int, size: int) -> NDArray[np.int64]:
-    weights = 1 / np.arange(1, n + 1)
-    return draw.choice(n, size, p=weights / weights.sum())
-
-
 def run(chosen: argparse.Namespace) -> Result:
     """Fills the store, then reads it between hops."""
     detail: dict[str, Any] = {
-        "machine": f"{os.cpu_count()} cores, Python {sys.version.split()[0]}",
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "load_before": round(os.getloadavg()[0], 2),
+        **circumstances(),
         "events": chosen.events,
         "features": FEATURES,
         "entities": 1 + ASKED,
@@ -132,7 +108,7 @@ def run(chosen: argparse.Namespace) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         _say("fill LMDB")
         with closing(LmdbStore(Path(folder) / "store")) as store:
-            log = RowsLog({rows.stream: rows}, Texts())
+            log = RowsLog({rows.stream: rows}, TEXTS)
             StreamEngine(log, store, VIEWS).catch_up(progress=_progress)
             _say("read")
             detail |= _read("lmdb", store, rows, chosen.requests)
@@ -143,12 +119,14 @@ def run(chosen: argparse.Namespace) -> Result:
                 detail |= _read("redis", held, rows, chosen.requests)
         detail |= _told("lmdb_gets", _gets(Path(folder) / "store", chosen.requests))
     if not chosen.no_peers:
-        for kind in ("sqlite", "redis"):
-            if present("feast"):
-                _say(f"feast on {kind}")
-                detail |= {f"feast_{kind}_{name}": value for name, value in _feast(kind).items()}
-            else:
-                detail["absent"] = {"feast": SETUP}
+        if present("feast"):
+            _say("feast on SQLite")
+            detail |= {f"feast_sqlite_{name}": value for name, value in _feast().items()}
+            _say("feast on Redis")
+            with redis_server() as (port, _):
+                detail |= {f"feast_redis_{name}": value for name, value in _feast(str(port)).items()}
+        else:
+            detail["absent"] = {"feast": SETUP}
     ours, peer = detail["lmdb_p50_ms"], detail.get("feast_sqlite_p50_ms")
     ratio = round(peer / ours, 1) if peer else None
     return Result(name="online", ours=ours, peer=peer, ratio=ratio, unit="ms p50", detail=detail)
@@ -161,7 +139,7 @@ def asked(requests: int) -> list[tuple[NDArray[np.uint32], NDArray[np.uint32]]]:
     weights /= weights.sum()
     return [
         (
-            (10 + _zipf(draw, USERS, 1)).astype(np.uint32)[:, None],
+            (10 + zipf(draw, USERS, 1)).astype(np.uint32)[:, None],
             (10 + USERS + draw.choice(ITEMS, ASKED, replace=False, p=weights)).astype(np.uint32)[:, None],
         )
         for _ in range(requests)
@@ -209,10 +187,10 @@ def _gets(path: Path, requests: int) -> list[float]:
     return times
 
 
-def _feast(kind: str) -> dict[str, float]:
+def _feast(*redis_port: str) -> dict[str, float]:
     """Feast's `get_online_features` of 20 ready-made values of as many entities, in its own environment."""
     python = KEPT / "feast" / "bin" / "python"
-    command = [str(python), str(PEERS / "feast_online.py"), kind, str(ASKED), str(FEATURES)]
+    command = [str(python), str(PEERS / "feast_online.py"), str(ASKED), str(FEATURES), *redis_port]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

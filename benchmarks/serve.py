@@ -8,16 +8,13 @@ measured at half of its own capacity, in turns, and the peers also at penstock's
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from datetime import UTC, datetime
 from typing import Any
 
-from benchmarks import Result
+from benchmarks import Result, circumstances
 from benchmarks._serving import systems
 from benchmarks._serving.figures import told
 from benchmarks._serving.rig import EVENTS_A_POST, EVENTS_A_SECOND, Pooled, Rig
@@ -41,14 +38,12 @@ def run(chosen: argparse.Namespace) -> Result:
     workers = (chosen.workers,) if chosen.workers else (2,) if chosen.quick else (1, 2)
     names = [name for name in STARTS if not chosen.only or name in chosen.only]
     absent = [name for name in names if name != OURS and not systems.present(name)]
-    told_load = os.getloadavg()[0]
+    before = circumstances()
     _say("build the shop")
     shop = built()
     detail: dict[str, Any] = {
         "absent": dict.fromkeys(absent, systems.SETUP),
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {sys.version.split()[0]}",
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "load_before": round(told_load, 2),
+        **before,
         "events_per_s": EVENTS_A_SECOND,
         "events_per_post": EVENTS_A_POST,
     }

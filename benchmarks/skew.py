@@ -12,12 +12,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from benchmarks import Result
+from benchmarks import Result, circumstances
 from benchmarks._serving.systems import redis_store
 from penstock.aggregates import Last, Sum
 from penstock.audit import proof as proving
@@ -40,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> Result:
     """Proves, then breaks penstock ten times."""
+    before = circumstances()
     began = time.monotonic()
     with ExitStack() as opened:
         stores = dict(proving.STORES)
@@ -57,7 +57,7 @@ def run(chosen: argparse.Namespace) -> Result:
         ratio=None,
         unit="mismatches",
         detail={
-            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            **before,
             "mismatches": sum(proof.mismatches.values()),
             "by_lane": dict(proof.mismatches),
             "values": proof.values,

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,11 +19,11 @@ from typing import Any
 import numpy as np
 
 import penstock.aggregates as ps
-from benchmarks import Result
+from benchmarks import Result, circumstances
 from benchmarks._serving.systems import PEERS, SETUP
 from benchmarks._serving.world import KEPT
-from benchmarks.online import Texts
 from penstock.aggregates import Aggregate
+from penstock.audit.drawn import Texts, zipf
 from penstock.clock import HOUR, MINUTE, SECOND
 from penstock.engines import StreamEngine
 from penstock.events.rows import RowsLog
@@ -62,16 +60,14 @@ def run(chosen: argparse.Namespace) -> Result:
     rows = events(chosen.events + chosen.singles)
     many = rows.take(slice(0, chosen.events))
     detail: dict[str, Any] = {
-        "machine": f"{os.cpu_count()} cores, Python {sys.version.split()[0]}",
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "load_before": round(os.getloadavg()[0], 2),
+        **circumstances(),
         "events": chosen.events,
         "batch": BATCH,
     }
     for name, features in (("", FOUR), ("ten_", TEN)):
         _say(f"{len(features)} aggregates")
         with tempfile.TemporaryDirectory() as folder, closing(LmdbStore(Path(folder))) as store:
-            log = RowsLog({rows.stream: rows}, Texts())
+            log = RowsLog({rows.stream: rows}, Texts(()))
             engine = StreamEngine(log, store, [View("Key", ("key",), features, SCHEMA)])
             began = perf_counter()
             _apply(engine, log, 0, chosen.events, BATCH)
@@ -106,8 +102,7 @@ def events(n: int) -> Rows:
     draw = np.random.default_rng(5)
     time = 1_700_000_000 * SECOND + np.arange(n) * 86_400
     fields = np.zeros(n, SCHEMA.dtype)
-    weights = 1 / np.arange(1, KEYS + 1)
-    fields["key"] = 10 + draw.choice(KEYS, n, p=weights / weights.sum())
+    fields["key"] = 10 + zipf(draw, KEYS, n)
     fields["item"] = 10 + KEYS + draw.integers(5_000, size=n)
     fields["price"] = draw.integers(100, 20_000, n)
     return Rows("action", np.arange(n), time, time, time, draw.integers(1, 2**63, n).astype(np.uint64), fields)

@@ -7,9 +7,7 @@ A Zipf stream in shards, each counted by itself, chunk by chunk; the states are 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
@@ -17,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import penstock.aggregates as ps
-from benchmarks import Result
+from benchmarks import Result, circumstances
 from penstock.types import Array
 
 DIFFERENT = 1_000_000
@@ -71,8 +69,7 @@ def run(chosen: argparse.Namespace) -> Result:
     truth = exact[codes[known]]
     best = set(np.argsort(-exact, kind="stable")[: chosen.k].tolist())
     detail: dict[str, Any] = {
-        "machine": f"{os.cpu_count()} cores, Python {sys.version.split()[0]}",
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        **circumstances(),
         "items": done,
         "different": int((exact > 0).sum()),
         "shards": SHARDS,

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock.aggregates as ps
+from penstock.audit.drawn import SCHEMA, Texts
 from penstock.clock import HOUR, MINUTE, SECOND
 from penstock.engines import BatchEngine, NaiveEngine, StreamEngine
 from penstock.events.rows import RowsLog
@@ -16,34 +17,11 @@ from penstock.features import View
 from penstock.features.records import decode, fold
 from penstock.stores import LmdbStore, MemoryStore
 from penstock.stores.redis import RedisStore
-from penstock.types import MISSING_INT, Field, Rows, Schema
+from penstock.types import MISSING_INT, Rows
 from redis_server import RedisServer
 
-SCHEMA = Schema(
-    "action",
-    (
-        Field("user", "text", False),
-        Field("item", "text", True),
-        Field("kind", "text", False),
-        Field("price", "money", True),
-        Field("weight", "float", True),
-    ),
-)
-TEXTS = ["", "view", "buy", *[f"u{i}" for i in range(4)], *[f"i{i}" for i in range(12)]]
+TEXTS = Texts(["view", "buy", *[f"u{i}" for i in range(4)], *[f"i{i}" for i in range(12)]])
 START = 1_700_000_000 * SECOND
-
-
-class Texts:
-    """The dictionary of the log, as a list."""
-
-    def code(self, text: str) -> int:
-        return TEXTS.index(text) if text in TEXTS else 0
-
-    def text(self, code: int) -> str:
-        return TEXTS[code]
-
-    def texts(self, codes: np.ndarray) -> list[str]:
-        return [TEXTS[code] for code in codes.tolist()]
 
 
 BUY = pl.col("kind") == "buy"
@@ -145,11 +123,11 @@ def test_stream_naive_and_batch_agree_at_every_cut(
 ) -> None:
     """At any offset the three engines give equal bytes, with late events, missing values and any batching."""
     rows = rows_of(events)
-    log = RowsLog({"action": rows}, Texts())
+    log = RowsLog({"action": rows}, TEXTS)
     store = make(tmp_path_factory.mktemp("store"))
     engine = StreamEngine(log, store, VIEWS)
-    naive = NaiveEngine({"action": rows}, VIEWS, Texts())
-    batch = BatchEngine({"action": rows}, Texts())
+    naive = NaiveEngine({"action": rows}, VIEWS, TEXTS)
+    batch = BatchEngine({"action": rows}, TEXTS)
     at = 0
     for stop in sorted({min(cut, len(events)) for cut in cuts} | {len(events)}):
         engine.apply(log.read(at, stop), at, stop)
@@ -179,8 +157,8 @@ def test_stream_naive_and_batch_agree_at_every_cut(
 def test_batch_answers_each_row_as_known_at_its_own_offset(events: list) -> None:
     """A training row sees exactly the events below its offset, in one call for all rows."""
     rows = rows_of(events)
-    naive = NaiveEngine({"action": rows}, VIEWS, Texts())
-    batch = BatchEngine({"action": rows}, Texts())
+    naive = NaiveEngine({"action": rows}, VIEWS, TEXTS)
+    batch = BatchEngine({"action": rows}, TEXTS)
     known = np.arange(len(events))
     now = np.maximum.accumulate(rows.time)
     keys = rows.fields["user"].reshape(-1, 1)
@@ -200,7 +178,7 @@ def test_a_new_view_is_filled_beside_the_old_without_touching_it(tmp_path) -> No
         )
     ]  # fmt: skip
     rows = rows_of(events)
-    log = RowsLog({"action": rows}, Texts())
+    log = RowsLog({"action": rows}, TEXTS)
     store = LmdbStore(tmp_path)
     engine = StreamEngine(log, store, VIEWS)
     engine.catch_up(batch=70)
@@ -214,7 +192,7 @@ def test_a_new_view_is_filled_beside_the_old_without_touching_it(tmp_path) -> No
     keys = np.array([[3], [4], [5], [6]], np.uint32)
     now = int(rows.time.max())
     got = stream_value(changed, log, store, 300, keys, now)
-    same(NaiveEngine({"action": rows}, [changed], Texts()).table(changed, keys, now, 300), got)
+    same(NaiveEngine({"action": rows}, [changed], TEXTS).table(changed, keys, now, 300), got)
     engine.keep_only({changed.version})
     assert list(store.views()) == [changed.version]
     store.close()

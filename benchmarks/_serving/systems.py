@@ -50,7 +50,7 @@ def penstock(shop: Shop, workers: int, folder: Path | None = None) -> Iterator[A
 @contextmanager
 def redis(shop: Shop, workers: int) -> Iterator[Address]:
     """FastAPI over Redis, rows of features as packed bytes; events to the same server."""
-    with _redis() as (_, line):
+    with redis_server() as (_, line):
         environment = {"PEER_DATA": str(shop.peers), "PEER_REDIS": line}
         _once("redis", "redis_app.py", environment)
         with _uvicorn("redis", "redis_app", workers, environment) as address:
@@ -60,7 +60,7 @@ def redis(shop: Shop, workers: int) -> Iterator[Address]:
 @contextmanager
 def feast(shop: Shop, workers: int) -> Iterator[tuple[Address, Address]]:
     """FastAPI over Feast's online store on Redis; events to a process of their own, the second address."""
-    with _redis() as (port, _), TemporaryDirectory() as folder:
+    with redis_server() as (port, _), TemporaryDirectory() as folder:
         environment = {"PEER_DATA": str(shop.peers), "PEER_REDIS_PORT": str(port), "PEER_REPOSITORY": folder}
         _once("feast", "feast_app.py", environment)
         with (
@@ -73,12 +73,12 @@ def feast(shop: Shop, workers: int) -> Iterator[tuple[Address, Address]]:
 @contextmanager
 def redis_store(name: str = "bench") -> Iterator[Callable[[Path], RedisStore]]:
     """A Redis of its own, and what makes an empty store in it for a folder; the caller closes the stores."""
-    with _redis() as (_, line):
+    with redis_server() as (_, line):
         yield lambda path: RedisStore(f"unix://{line}", name=f"{name}:{path}")
 
 
 @contextmanager
-def _redis() -> Iterator[tuple[int, str]]:
+def redis_server() -> Iterator[tuple[int, str]]:
     """A Redis of its own, in memory only: its port and its Unix socket."""
     port = _free_port()
     with TemporaryDirectory() as folder, ExitStack() as opened:

@@ -116,8 +116,8 @@ def stream(random: Random, events: int, *, users: int = 8, items: int = 12) -> t
     late = random.integers(0, 2 * HOUR, events) * (random.random(events) < 1 / 3)
     order = np.argsort(time + late, kind="stable")
     fields = np.zeros(events, SCHEMA.dtype)
-    fields["user"] = 1 + len(KINDS) + _zipf(random, users, events)
-    fields["item"] = 1 + len(KINDS) + users + _zipf(random, items, events)
+    fields["user"] = 1 + len(KINDS) + zipf(random, users, events)
+    fields["item"] = 1 + len(KINDS) + users + zipf(random, items, events)
     fields["kind"] = 1 + random.integers(len(KINDS), size=events)
     fields["price"] = random.integers(-5_000, 5_000, events)
     fields["weight"] = np.round(random.normal(0, 100, events), 3)
@@ -128,6 +128,7 @@ def stream(random: Random, events: int, *, users: int = 8, items: int = 12) -> t
     return Rows("action", np.arange(events), at, at, arrived, tie[order], fields[order]), texts
 
 
-def _zipf(random: Random, n: int, size: int) -> NDArray[np.int64]:
+def zipf(random: Random, n: int, size: int) -> NDArray[np.int64]:
+    """Numbers below n, each drawn in proportion to 1 / (1 + number), (size,)."""
     weights = 1 / np.arange(1, n + 1)
     return random.choice(n, size, p=weights / weights.sum())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable
-from itertools import islice
 from time import monotonic
 
+from penstock.serve.aged import Aged
 from penstock.serve.fallback import Outcome
 
 MOST = 10_000
 """Answers of one decision that are kept; the oldest goes first."""
 
 
-class Cache:
+class Cache(Aged[Hashable, tuple[list[int], Outcome]]):
     """Outcomes by what was asked. Any thread may use it.
 
     Args:
@@ -30,31 +29,14 @@ class Cache:
     """
 
     def __init__(self, seconds: float, *, most: int = MOST, elapsed: Callable[[], float] = monotonic) -> None:
-        self._seconds = seconds
-        self._most = most
-        self._elapsed = elapsed
-        self._held: dict[Hashable, tuple[float, list[int], Outcome]] = {}
-        self._lock = threading.Lock()
+        super().__init__(most=most, age=seconds, elapsed=elapsed)
 
     def keep(self, asked: Hashable, editions: list[int], outcome: Outcome) -> None:
         """Remembers what was answered, and the editions of the shopper's features that it rests on."""
-        if not self._seconds:
-            return
-        with self._lock:
-            now = self._elapsed()
-            self._held.pop(asked, None)
-            self._held[asked] = (now, editions, outcome)
-            # They stand in the order of their age.
-            for old, (then, _, _) in list(islice(self._held.items(), 2)):
-                if len(self._held) > self._most or now - then > self._seconds:
-                    del self._held[old]
+        if self._age:
+            self.put(asked, (editions, outcome))
 
     def of(self, asked: Hashable, editions: list[int]) -> Outcome | None:
         """What was answered; None where that is too long ago, or the shopper's features have changed since."""
-        if not self._seconds:
-            return None
-        with self._lock:
-            held = self._held.get(asked)
-        if held is None or held[1] != editions or self._elapsed() - held[0] > self._seconds:
-            return None
-        return held[2]
+        held = self.get(asked) if self._age else None
+        return held[1] if held is not None and held[0] == editions else None

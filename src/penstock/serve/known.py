@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from time import monotonic
 
+from penstock.serve.aged import Aged
 from penstock.types import Array
 
 MOST = 10_000
@@ -14,7 +14,7 @@ AGE = 600.0
 """Seconds for which what was known is used."""
 
 
-class LastKnown:
+class LastKnown(Aged[str, Mapping[str, Array]]):
     """Lists of codes by shopper. Any thread may use it.
 
     Args:
@@ -33,26 +33,14 @@ class LastKnown:
     def __init__(
         self, names: list[str], *, most: int = MOST, age: float = AGE, elapsed: Callable[[], float] = monotonic
     ) -> None:
+        super().__init__(most=most, age=age, elapsed=elapsed)
         self.names = tuple(names)
-        self._most = most
-        self._age = age
-        self._elapsed = elapsed
-        self._held: dict[str, tuple[float, Mapping[str, Array]]] = {}
-        self._lock = threading.Lock()
 
     def keep(self, user: str, lists: Mapping[str, Array]) -> None:
         """Remembers what was just read of a shopper."""
-        if not self.names:
-            return
-        kept = {name: lists[name] for name in self.names if name in lists}
-        with self._lock:
-            self._held.pop(user, None)
-            self._held[user] = (self._elapsed(), kept)
-            if len(self._held) > self._most:
-                del self._held[next(iter(self._held))]
+        if self.names:
+            self.put(user, {name: lists[name] for name in self.names if name in lists})
 
     def of(self, user: str) -> Mapping[str, Array]:
         """The lists as they were last read; none where that is too long ago, or never was."""
-        with self._lock:
-            held = self._held.get(user)
-        return held[1] if held is not None and self._elapsed() - held[0] <= self._age else {}
+        return self.get(user) or {}
