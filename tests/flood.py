@@ -14,7 +14,8 @@ from time import perf_counter
 class Flood:
     """What came back: answers by status, milliseconds of each 200 by the client's and by the server's clock.
 
-    `unsent` are requests for which every connection was still waiting.
+    `unsent` are requests for which every connection was still waiting; `lag` is the longest that the client itself
+    did not look, in milliseconds: what it measured can be later by as much.
     """
 
     seconds: float = 0.0
@@ -24,6 +25,7 @@ class Flood:
     retry: int = 0
     sent: int = 0
     unsent: int = 0
+    lag: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -89,8 +91,9 @@ async def _flood(
     found, idle = Flood(), deque[_Line]()
     loop = asyncio.get_running_loop()
     lines = [(await loop.create_connection(lambda: _Line(found, idle), host, port))[1] for _ in range(connections)]
-    began, due = perf_counter(), 0
+    began, due, looked = perf_counter(), 0, 0.0
     while (now := perf_counter() - began) < seconds:
+        found.lag, looked = max(found.lag, (now - looked) * 1e3), now
         more = len(idle) if rate is None else int(now * rate) - due
         due += more
         for n in range(more):

@@ -460,7 +460,7 @@ def test_ten_times_the_traffic_is_answered_in_time_or_refused(trained: Path, tmp
         assert storm.statuses[200] + storm.retry == storm.statuses.total() == storm.sent
         assert max(storm.total) < BUDGET
         took = sorted(storm.took)
-        assert took[len(took) * 99 // 100] < 3 * BUDGET
+        assert took[len(took) * 99 // 100] < 3 * BUDGET + 2 * storm.lag
         assert storm.rate > calm.rate / 3
         until(lambda: in_time(timed(line, USERS[0])) == "personal")
         assert [in_time(timed(line, user)) for user in USERS] == ["personal"] * len(USERS)

@@ -19,7 +19,7 @@ from penstock.features.folded import Folded
 from penstock.features.records import decode, fold
 from penstock.stores import LmdbStore, MemoryStore
 from penstock.types import Array, Snapshot
-from test_engines import EVENT, VIEWS, Texts, rows_of
+from test_engines import EVENT, TEXTS, VIEWS, rows_of
 
 BACK, SOON = -20 * MINUTE, 2 * SECOND
 
@@ -67,7 +67,7 @@ def test_whatever_happens_between_looks(
     Where an edition is the same, so are all values that do not look at the time.
     """
     rows = rows_of(events)
-    log, store, folded = RowsLog({"action": rows}, Texts()), kind(), Folded(most)
+    log, store, folded = RowsLog({"action": rows}, TEXTS), kind(), Folded(most)
     engine = StreamEngine(log, store, VIEWS)
     draw = np.random.default_rng(seed)
     editions: dict[int, list[bytes]] = {}
@@ -89,7 +89,7 @@ def test_whatever_happens_between_looks(
 def test_what_has_not_changed_is_not_folded_again() -> None:
     """Else nothing would be gained: the rows of unchanged records are handed out as they are."""
     rows = rows_of([(i, 0, i % 4, i % 12, 0, 100, 0.5) for i in range(40)])
-    log, store, folded = RowsLog({"action": rows}, Texts()), MemoryStore(), Folded()
+    log, store, folded = RowsLog({"action": rows}, TEXTS), MemoryStore(), Folded()
     StreamEngine(log, store, VIEWS).catch_up()
     view, now = VIEWS[0], int(rows.time[-1])
     keys = np.arange(3, 7, dtype=np.uint32)[:, None]
@@ -108,7 +108,7 @@ def test_an_older_snapshot_is_read_as_it_is_and_spoils_nothing(tmp_path: Path) -
     """Two requests at once: the one that began later has read already what the other one must not see."""
     rows = rows_of([(i, 0, i % 4, i % 12, i % 2, 100 + i, 0.5) for i in range(120)])
     store, folded = LmdbStore(tmp_path), Folded()
-    engine = StreamEngine(RowsLog({"action": rows}, Texts()), store, VIEWS)
+    engine = StreamEngine(RowsLog({"action": rows}, TEXTS), store, VIEWS)
     engine.step(40)
     view, now = VIEWS[0], int(rows.time[-1])
     keys = np.arange(1, 9, dtype=np.uint32)[:, None]
