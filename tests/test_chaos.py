@@ -3,6 +3,7 @@ acknowledged is in the log once, and the audit of what was decided finds no mism
 
 from __future__ import annotations
 
+import gc
 import http.client
 import random
 import resource
@@ -29,7 +30,7 @@ from penstock.errors import StoreError
 from penstock.releases import read
 from penstock.serve.decisions import DECISIONS, Decided, logged
 from penstock.serve.runtime import Runtime
-from penstock.serve.server import BackgroundServer
+from penstock.serve.server import BackgroundServer, settle
 from penstock.stores import LmdbStore
 from penstock.types import Snapshot, Store
 from serving import Client, Response, problem, until
@@ -145,10 +146,13 @@ def shop(trained: Path, folder: Path, clock: Clock | None = None, store: str | N
     with runtime:
         with BackgroundServer(runtime) as server:
             found = Shop(app.home, runtime, server, faulty)
+            # As a process that only serves does: a walk through all that the tests hold takes longer than a budget.
+            settle()
             try:
                 until(lambda: found.tier() == "personal")
                 yield found
             finally:
+                gc.unfreeze()
                 found.store.before = lambda: None
                 found.close()
         runtime.decisions.flush()
