@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from redis_server import RedisServer
 
 BESIDE = "beside the repository"
@@ -47,6 +49,18 @@ def redis_server(need: Callable[[str, str], str], tmp_path_factory: pytest.TempP
     server = RedisServer(need("redis-server", "redis-server"), tmp_path_factory.mktemp("redis"))
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def spark(need: Callable[[str, str], str]) -> Iterator[SparkSession]:
+    """A Spark of one machine."""
+    pytest.importorskip("pyspark", reason="pyspark is missing: .venv/bin/pip install 'penstock[spark]'")
+    need("java", "default-jre-headless")
+    from penstock.engines.spark import local_session
+
+    session = local_session()
+    yield session
+    session.stop()
 
 
 def refuse(report: Any) -> None:

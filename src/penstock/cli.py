@@ -165,10 +165,13 @@ def audit(
     prove: Annotated[
         bool, typer.Option("--prove", help="Also compare every engine and store on apps drawn at random.")
     ] = False,
+    spark: Annotated[
+        bool, typer.Option("--spark", help="The same as --prove with Spark on this machine, which takes minutes.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Recompute served decisions from the log, and run the app's views in disorder; exit 1 on any mismatch."""
-    commands.audit(app=app, home=home, decisions=decisions, seed=seed, prove=prove, json=json)
+    commands.audit(app=app, home=home, decisions=decisions, seed=seed, prove=prove, spark=spark, json=json)
 
 
 @cli.command()

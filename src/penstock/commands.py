@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from os.path import relpath
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from penstock import audit as audits
 from penstock import console, scaffold, shop
 from penstock.app import App, load
+from penstock.engines.opening import local_spark
 from penstock.errors import MappingError, NotFoundError, PenstockError, RequestError
 from penstock.events import Event, Mapping, ingest_file
 from penstock.printing import Printer
@@ -177,7 +178,7 @@ def serve(
     run(runtime, host, port, token=token, on_ready=ready, access_log=access_log, pages=pages)
 
 
-def audit(*, app: Path | None, home: Path, decisions: int, seed: int, prove: bool, json: bool) -> None:
+def audit(*, app: Path | None, home: Path, decisions: int, seed: int, prove: bool, spark: bool, json: bool) -> None:
     system = open_app(app, home)
     existing(home)
     printer = Printer(json)
@@ -197,9 +198,12 @@ def audit(*, app: Path | None, home: Path, decisions: int, seed: int, prove: boo
                 f"{sum(proof.mismatches.values()):,} mismatches"
             )
     differ = {**found.mismatches, **proof.mismatches}
-    if prove:
-        with printer.step("compare engines and stores on random apps") as step:
-            drawn = audits.prove(seed=seed, progress=step.progress)
+    if prove or spark:
+        with printer.step("compare engines and stores on random apps") as step, ExitStack() as opened:
+            engines = dict(audits.ENGINES)
+            if spark:
+                engines["spark"] = opened.enter_context(local_spark())
+            drawn = audits.prove(seed=seed, engines=engines, progress=step.progress)
             differing = sum(drawn.mismatches.values())
             result.update(random_apps=drawn.streams, random_values=drawn.values, random_mismatches=differing)
             step.note(f"{drawn.streams:,} apps, {drawn.values:,} values, {differing:,} mismatches")

@@ -2,7 +2,7 @@
 
 from penstock.audit.disorder import Proof, shuffled
 from penstock.audit.explain import Explanation, explain
-from penstock.audit.proof import prove
+from penstock.audit.proof import ENGINES, prove
 from penstock.audit.served import Audit, served
 
-__all__ = ["Audit", "Explanation", "Proof", "explain", "prove", "served", "shuffled"]
+__all__ = ["ENGINES", "Audit", "Explanation", "Proof", "explain", "prove", "served", "shuffled"]

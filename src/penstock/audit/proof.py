@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +35,30 @@ STORES: Mapping[str, Make] = {"memory": lambda path: MemoryStore(), "lmdb": Lmdb
 _MOMENTS = 4
 
 
+class PointInTime(Protocol):
+    """An engine that is asked for many keys, times and offsets at once."""
+
+    def values(
+        self, view: View, keys: NDArray[np.uint32], now: NDArray[np.int64], known: NDArray[np.int64] | None
+    ) -> dict[str, Array]: ...
+
+
+@runtime_checkable
+class Filling(Protocol):
+    """An engine that makes whole stores."""
+
+    def fill(self, store: Store, views: Sequence[View]) -> None: ...
+
+
+MakeEngine = Callable[[RowsLog], AbstractContextManager[PointInTime]]
+ENGINES: Mapping[str, MakeEngine] = {
+    "batch": lambda log: nullcontext(BatchEngine(log.read(0, log.end), log.strings)),
+}
+
+
 def prove(
     *, apps: int = 20, events: int = 300, seed: int = 0, stores: Mapping[str, Make] = STORES,
-    progress: Progress | None = None,
+    engines: Mapping[str, MakeEngine] = ENGINES, progress: Progress | None = None,
 ) -> Proof:  # fmt: skip
     """Draws apps and streams, and compares every engine and store with the naive engine, byte for byte.
 
@@ -44,6 +66,7 @@ def prove(
         apps: how many; each has a stream of `events` of its own.
         seed: of all draws.
         stores: to prove, by name; each makes an empty store in a folder.
+        engines: to prove beside the naive and the stream engine, by name; each is made over a log.
         progress: told after each app.
 
     >>> prove(apps=1, events=60).mismatches
@@ -53,7 +76,7 @@ def prove(
     for number in range(apps):
         random = np.random.default_rng([seed, number])
         rows, texts = drawn.stream(random, events)
-        _prove(proof, drawn.views(random), rows, texts, random, stores)
+        _prove(proof, drawn.views(random), rows, texts, random, stores, engines)
         proof.streams += 1
         if progress:
             progress(number + 1, apps)
@@ -62,10 +85,10 @@ def prove(
 
 def _prove(
     proof: Proof, views: Sequence[View], rows: Rows, texts: drawn.Texts, random: np.random.Generator,
-    stores: Mapping[str, Make],
+    stores: Mapping[str, Make], engines: Mapping[str, MakeEngine],
 ) -> None:  # fmt: skip
     log = RowsLog({rows.stream: rows}, texts)
-    naive, batch = NaiveEngine({rows.stream: rows}, views, texts), BatchEngine({rows.stream: rows}, texts)
+    naive = NaiveEngine({rows.stream: rows}, views, texts)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         lanes: dict[str, _Single | _Sharded] = {}
@@ -73,6 +96,7 @@ def _prove(
             store = stack.enter_context(closing(make(folder / name)))
             lanes[name] = _Single(log, store, views, random)
         lanes["shards"] = _Sharded(views, texts)
+        known: dict[bytes, list[_Truth]] = {view.version: [] for view in views}
         done = 0
         for stop in [*sorted(random.integers(1, len(rows), _MOMENTS - 1).tolist()), len(rows)]:
             for lane in lanes.values():
@@ -82,19 +106,50 @@ def _prove(
             now = newest + int(random.choice([0, 1, HOUR // 2, 26 * HOUR]))
             for view in views:
                 keys = _keys(view, rows)
-                oracle = naive.table(view, keys, now, stop)
-                whole = np.full(len(keys), now)
+                truth = _Truth(keys, now, stop, naive.table(view, keys, now, stop))
+                known[view.version].append(truth)
                 for name, lane in lanes.items():
-                    _compare(proof, f"stream on {name}", view, oracle, fold(view, lane.read(view, keys), whole))
-                known = np.full(len(keys), stop)
-                _compare(proof, "batch as known", view, oracle, batch.values(view, keys, whole, known))
+                    found = fold(view, lane.read(view, keys), np.full(len(keys), now))
+                    _compare(proof, f"stream on {name}", view, truth.table, found)
+        proof.crashes += sum(lane.crashes for lane in lanes.values())
+        happened = {}
         for view in views:
             keys, now = _keys(view, rows), int(random.choice(rows.time))
-            happened = naive.table(view, keys, now, len(rows))
-            _compare(
-                proof, "batch as happened", view, happened, batch.values(view, keys, np.full(len(keys), now), None)
-            )
-        proof.crashes += sum(lane.crashes for lane in lanes.values())
+            happened[view.version] = [_Truth(keys, now, len(rows), naive.table(view, keys, now, len(rows)))]
+        for name, begin in engines.items():
+            engine = stack.enter_context(begin(log))
+            for view in views:
+                _ask(proof, f"{name} as known", view, known[view.version], engine, as_known=True)
+                _ask(proof, f"{name} as happened", view, happened[view.version], engine, as_known=False)
+            if isinstance(engine, Filling):
+                store = MemoryStore()
+                engine.fill(store, views)
+                for view in views:
+                    last = known[view.version][-1]
+                    found = fold(view, _read(store, view, last.keys), np.full(len(last.keys), last.now))
+                    _compare(proof, f"a store filled by {name}", view, last.table, found)
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """What the naive engine says of some keys, at a time, from the events below an offset."""
+
+    keys: NDArray[np.uint32]
+    now: int
+    known: int
+    table: Mapping[str, Array]
+
+
+def _ask(
+    proof: Proof, lane: str, view: View, truths: Sequence[_Truth], engine: PointInTime, *, as_known: bool
+) -> None:  # fmt: skip
+    # All at once: an engine on many machines takes a while for any question.
+    keys = np.concatenate([truth.keys for truth in truths])
+    sizes = [len(truth.keys) for truth in truths]
+    now = np.repeat([truth.now for truth in truths], sizes)
+    known = np.repeat([truth.known for truth in truths], sizes) if as_known else None
+    oracle = {name: np.concatenate([truth.table[name] for truth in truths]) for name in view.features}
+    _compare(proof, lane, view, oracle, engine.values(view, keys, now, known))
 
 
 def _keys(view: View, rows: Rows) -> NDArray[np.uint32]:
@@ -154,8 +209,12 @@ class _Single:
 
     def read(self, view: View, keys: NDArray[np.uint32]) -> list[Tiles]:
         """The tiles of the entities of `keys`."""
-        with self._store.snapshot() as snapshot:
-            return decode(view, snapshot.get(view.version, [view.key(key) for key in keys.tolist()]))
+        return _read(self._store, view, keys)
+
+
+def _read(store: Store, view: View, keys: NDArray[np.uint32]) -> list[Tiles]:
+    with store.snapshot() as snapshot:
+        return decode(view, snapshot.get(view.version, [view.key(key) for key in keys.tolist()]))
 
 
 class _Sharded:

@@ -49,10 +49,21 @@ class BatchEngine:
         Returns:
             By feature: float64 (n,), or uint32 codes (n, k).
         """
+        states = self.states(view, keys, now, known)
+        return {name: aggregate.served(states[name], now) for name, aggregate in view.features.items()}
+
+    def states(
+        self,
+        view: View,
+        keys: NDArray[np.uint32],
+        now: NDArray[np.int64],
+        known: NDArray[np.int64] | None,
+    ) -> dict[str, Array]:
+        """What `values` makes its values from, (n,) by feature: the states of parts of a log can be merged."""
         prepared = self._prepare(view)
         if prepared is None or not len(keys):
-            return {name: a.served(a.empty(len(keys)), now) for name, a in view.features.items()}
-        return prepared.values(keys, now, known)
+            return {name: a.empty(len(keys)) for name, a in view.features.items()}
+        return prepared.states(keys, now, known)
 
     def _prepare(self, view: View) -> _Prepared | None:
         if view.version not in self._views:
@@ -76,14 +87,14 @@ class _Prepared:
         self.keys, self.owner = entities(codes[index]) if len(index) else (codes[:0], np.zeros(0, np.int64))
         self._runs: dict[tuple[int | None, bool], _Runs] = {}
 
-    def values(
+    def states(
         self, keys: NDArray[np.uint32], now: NDArray[np.int64], known: NDArray[np.int64] | None
     ) -> dict[str, Array]:
         owner = _find(self.keys, keys)
         # By time ≤ now is by rank < 1 + that of the last such event, in an order by time.
         order_by = self.rows.offset if known is not None else self.rows.time
         limit = known if known is not None else now + 1
-        values: dict[str, Array] = {}
+        found: dict[str, Array] = {}
         for group in self.view.groups:
             runs = self._group(group, order_by, known is not None)
             states = {name: a.empty(len(keys)) for name, a in group.features.items()}
@@ -91,9 +102,8 @@ class _Prepared:
                 row, event, first = runs.pairs(chunk, owner, now, limit)
                 for name, aggregate in group.features.items():
                     _merge_into(states[name], aggregate, runs, name, row, event, first, self)
-            for name, aggregate in group.features.items():
-                values[name] = aggregate.served(states[name], now)
-        return {name: values[name] for name in self.view.features}
+            found.update(states)
+        return found
 
     def _group(self, group: Group, order_by: NDArray[np.int64], known: bool) -> _Runs:
         at = (group.window, known)

@@ -180,6 +180,13 @@ class View:
         return frozenset(names & {f.name for f in self.schema.fields})
 
     @cached_property
+    def spells(self) -> frozenset[str]:
+        """Its text fields that expressions read: of all others the codes are enough."""
+        parts = [part for a in self.features.values() for part in (a.column, a.where) if isinstance(part, pl.Expr)]
+        named = {name for part in parts for name in part.meta.root_names()}
+        return frozenset(f.name for f in self.schema.fields if f.kind == "text" and f.name in named)
+
+    @cached_property
     def groups(self) -> tuple[Group, ...]:
         windows: dict[Micros | None, dict[str, Aggregate]] = {}
         for name, aggregate in self.features.items():
