@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock.aggregates as ps
-from penstock.audit.drawn import SCHEMA, Texts
-from penstock.clock import HOUR, MINUTE, SECOND
+from penstock.audit.drawn import SCHEMA, Texts, stream
+from penstock.clock import DAY, HOUR, MINUTE, SECOND
 from penstock.engines import BatchEngine, NaiveEngine, StreamEngine
 from penstock.events.rows import RowsLog
 from penstock.features import View
@@ -196,3 +196,21 @@ def test_a_new_view_is_filled_beside_the_old_without_touching_it(tmp_path) -> No
     engine.keep_only({changed.version})
     assert list(store.views()) == [changed.version]
     store.close()
+
+
+def test_a_long_history_of_many_entities_is_read_as_it_happened() -> None:
+    """Microseconds of a hundred years times a hundred thousand runs of events are more than 63 bits hold."""
+    random = np.random.default_rng(4)
+    rows, texts = stream(random, 100_000, users=50_000)
+    rows.time[:] = np.linspace(0, 100 * 365 * DAY, len(rows)).astype(np.int64)
+    view = View("Users", ("user",), {"n": ps.count(), "since": ps.recency()}, SCHEMA)
+    codes = np.unique(rows.fields["user"])
+    now = int(rows.time[60_000])
+    keys = codes[:, None].astype(np.uint32)
+    found = BatchEngine({rows.stream: rows}, texts).values(view, keys, np.full(len(keys), now), None)
+    happened = rows.time <= now
+    expected = np.bincount(np.searchsorted(codes, rows.fields["user"][happened]), minlength=len(codes))
+    last = np.full(len(codes), np.nan)
+    last[np.searchsorted(codes, rows.fields["user"][happened])] = rows.time[happened]
+    assert found["n"].tolist() == expected.tolist()
+    np.testing.assert_array_equal(found["since"], (now - last) / SECOND)

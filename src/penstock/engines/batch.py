@@ -91,9 +91,11 @@ class _Prepared:
         self, keys: NDArray[np.uint32], now: NDArray[np.int64], known: NDArray[np.int64] | None
     ) -> dict[str, Array]:
         owner = _find(self.keys, keys)
-        # By time ≤ now is by rank < 1 + that of the last such event, in an order by time.
+        # Events that count have an offset below the limit, or a time: as places among all, which are small numbers.
         order_by = self.rows.offset if known is not None else self.rows.time
-        limit = known if known is not None else now + 1
+        levels = np.unique(order_by)
+        order_by = np.searchsorted(levels, order_by)
+        limit = np.searchsorted(levels, known if known is not None else now + 1)
         found: dict[str, Array] = {}
         for group in self.view.groups:
             runs = self._group(group, order_by, known is not None)
@@ -127,9 +129,8 @@ class _Runs:
         self.end = np.append(self.first[1:], len(place))
         self._place = place[self.first]
         run = np.repeat(np.arange(len(self.first)), self.end - self.first)
-        self._low = int(order_by.min(initial=0))
-        self._width = int(order_by.max(initial=0)) - self._low + 2
-        self._rank = run * self._width + (order_by[self.order] - self._low)
+        self._width = int(order_by.max(initial=0)) + 2
+        self._rank = run * self._width + order_by[self.order]
         self._scans: dict[str, Array] = {}
 
     def span(self, owner: NDArray[np.int64], now: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -162,7 +163,7 @@ class _Runs:
         count = stop - start
         row = np.repeat(np.arange(chunk.start, chunk.stop), count)
         run = np.arange(len(row)) - np.repeat(np.cumsum(count) - count - start, count)
-        rank = run * self._width + np.clip(limit[row] - self._low, 0, self._width - 1)
+        rank = run * self._width + limit[row]
         event = np.searchsorted(self._rank, rank) - 1
         known = event >= self.first[run]
         return row[known], event[known], self.first[run][known]
