@@ -12,16 +12,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import Result, circumstances
+from benchmarks import Result, _scale, circumstances
 from benchmarks._serving.systems import redis_store
 from penstock.aggregates import Last, Sum
 from penstock.audit import proof as proving
 from penstock.audit.disorder import Proof
 from penstock.engines import stream
+from penstock.engines.opening import local_spark
+from penstock.errors import UnavailableError
 from penstock.features import records
 from penstock.features.plan import Inputs, Plan
 from penstock.features.view import TILE, Group
@@ -35,6 +38,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--apps", type=int, default=400, help="random apps to prove (default 400)")
     parser.add_argument("--events", type=int, default=300, help="events of each (default 300)")
     parser.add_argument("--seed", type=int, default=0, help="of all draws")
+    parser.add_argument("--spark-apps", type=int, default=20, help="random apps that Spark takes part in (default 20)")
+    parser.add_argument("--scale", type=int, default=0, help="then also one stream of so many events, such as 10000000")
+    parser.add_argument("--retail", type=Path, help="then also Online Retail (UCI), from its CSV file")
 
 
 def run(chosen: argparse.Namespace) -> Result:
@@ -48,7 +54,28 @@ def run(chosen: argparse.Namespace) -> Result:
         proof = proving.prove(
             apps=chosen.apps, events=chosen.events, seed=chosen.seed, stores=stores, progress=_progress
         )
-    seconds = time.monotonic() - began
+        seconds = time.monotonic() - began
+        engines = dict(proving.ENGINES)
+        on_spark: Proof | None = None
+        try:
+            engines["spark"] = opened.enter_context(local_spark())
+        except UnavailableError as error:
+            print(f"without Spark: {error}", file=sys.stderr)
+        else:
+            on_spark = proving.prove(
+                apps=chosen.spark_apps, events=chosen.events, seed=chosen.seed + 1, stores={}, engines=engines,
+                progress=_progress,
+            )  # fmt: skip
+            proof.add(on_spark)
+        at_scale: dict[str, Any] = {}
+        streams: dict[str, Any] = {}
+        if chosen.scale:
+            streams["generated"] = lambda: _scale.generated(chosen.scale)
+        if chosen.retail:
+            streams["online_retail"] = lambda: _scale.retail(chosen.retail)
+        for name, make in streams.items():
+            found, at_scale[name] = _large(name, make, stores, engines)
+            proof.add(found)
     caught = {name: sum(broken(name, seed=chosen.seed).mismatches.values()) for name in DEFECTS}
     return Result(
         name="skew",
@@ -63,7 +90,9 @@ def run(chosen: argparse.Namespace) -> Result:
             "values": proof.values,
             "apps": proof.streams,
             "torn_writes": proof.crashes,
-            "engines": ["naive", "stream", "batch"],
+            "engines": ["naive", "stream", *engines],
+            "values_with_spark": on_spark.values if on_spark else None,
+            "at_scale": at_scale,
             "stores": [*stores, "shards 1 → 7 → 3"],
             "seconds": round(seconds, 1),
             "mutations": len(DEFECTS),
@@ -71,6 +100,22 @@ def run(chosen: argparse.Namespace) -> Result:
             "found_by_mutation": caught,
         },
     )
+
+
+def _large(
+    name: str, make: Callable[[], Any], stores: Mapping[str, Any], engines: Mapping[str, Any]
+) -> tuple[Proof, dict[str, Any]]:  # fmt: skip
+    """One large stream on every engine and store, and what is to be told of it."""
+    print(f"{name}: every engine and store on one stream", file=sys.stderr, flush=True)
+    began = time.monotonic()
+    rows, texts, views = make()
+    found = _scale.prove(rows, texts, views, stores=stores, engines=engines)
+    told = {
+        "events": len(rows), "values": found.values, "mismatches": sum(found.mismatches.values()),
+        "torn_writes": found.crashes, "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
+    print(f"{name}: {told}", file=sys.stderr, flush=True)
+    return found, told
 
 
 def broken(name: str, *, apps: int = 30, seed: int = 0) -> Proof:

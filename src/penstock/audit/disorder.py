@@ -42,6 +42,14 @@ class Proof:
     values: int = 0
     mismatches: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: Proof) -> None:
+        """Counts what another one found, too."""
+        self.streams += other.streams
+        self.crashes += other.crashes
+        self.duplicates += other.duplicates
+        self.values += other.values
+        self.mismatches += other.mismatches
+
     def summary(self) -> dict[str, Any]:
         """As JSON values."""
         return {

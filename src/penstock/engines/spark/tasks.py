@@ -79,7 +79,10 @@ class Task:
 
     def tiles(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """From events, one record of tiles a key."""
-        table = pa.Table.from_batches(batches)
+        part = list(batches)
+        if not part:  # a file's row groups are fewer than Spark's splits of it
+            return
+        table = pa.Table.from_batches(part)
         rows = rows_of(self.view.schema, table)
         store = MemoryStore()
         log = RowsLog({rows.stream: rows}, self.words)
