@@ -59,6 +59,8 @@ def spark(need: Callable[[str, str], str]) -> Iterator[SparkSession]:
     from penstock.engines.spark import local_session
 
     session = local_session()
+    # As with much data: Spark would put the little that tests have into one partition.
+    session.conf.set("spark.sql.adaptive.enabled", "false")
     yield session
     session.stop()
 

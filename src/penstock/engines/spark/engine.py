@@ -166,7 +166,9 @@ class SparkEngine:
     def _in_cells(self, frame: DataFrame, by: Sequence[str]) -> Any:
         """Grouped by cell, which the columns `by` and what `_AT` counts make out."""
         place = F.hash(*by) if by else F.lit(0)
-        return frame.withColumn(_CELL, F.pmod(place + F.col(_AT), F.lit(self._cells))).groupBy(_CELL)
+        # One type on both sides of a cogroup: Spark sends the same number elsewhere where its type differs.
+        cell = F.pmod(place.cast("long") + F.col(_AT).cast("long"), F.lit(self._cells)).cast("int")
+        return frame.withColumn(_CELL, cell).groupBy(_CELL)
 
     def _task(self, view: View) -> Task:
         spelled = [column(view.schema, name) for name in view.spells]
