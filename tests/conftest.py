@@ -52,13 +52,19 @@ def redis_server(need: Callable[[str, str], str], tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def spark(need: Callable[[str, str], str]) -> Iterator[SparkSession]:
-    """A Spark of one machine."""
+def spark(need: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """A Spark of one machine, where the first `python3` of PATH is another than the one that runs the tests."""
     pytest.importorskip("pyspark", reason="pyspark is missing: .venv/bin/pip install 'penstock[spark]'")
     need("java", "default-jre-headless")
     from penstock.engines.spark import local_session
 
-    session = local_session()
+    other = tmp_path_factory.mktemp("bin") / "python3"
+    other.write_text("#!/bin/sh\necho 'not this Python' >&2\nexit 1\n")
+    other.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(other.parent), prepend=os.pathsep)
+        patch.delenv("PYSPARK_PYTHON", raising=False)
+        session = local_session()
     # As with much data: Spark would put the little that tests have into one partition.
     session.conf.set("spark.sql.adaptive.enabled", "false")
     yield session

@@ -30,6 +30,8 @@ def local_session(cores: int = 2, memory: str = "2g") -> SparkSession:
             "Spark runs on Java 17 or newer", got="no java", remedy="apt-get install default-jre-headless"
         )
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    # The first `python3` of PATH otherwise, which need not be the one that has penstock.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     settings = {
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{_LOGGING}",
         "spark.driver.memory": memory,
@@ -37,7 +39,6 @@ def local_session(cores: int = 2, memory: str = "2g") -> SparkSession:
         "spark.driver.host": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.pyspark.python": sys.executable,
         "spark.sql.session.timeZone": "UTC",
         # Each task starts a Python worker, and there are no more cores than these.
         "spark.sql.shuffle.partitions": str(2 * cores),
