@@ -213,6 +213,8 @@ def _missing_counted() -> Any:
             found = old(self, rows, strings)
             return {
                 key: Inputs(np.ones_like(part.counts), np.where(part.counts, part.values, 0).astype(part.values.dtype))
+                if part.values.dtype.names is None
+                else part
                 for key, part in found.items()
             }
 

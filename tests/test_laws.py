@@ -24,6 +24,27 @@ EXAMPLES: dict[str, list[tuple[Aggregate, str]]] = {
     "auc": [(ps.auc(), "pair"), (ps.auc(bins=3, default=0.5), "pair"), (ps.auc(), "float")],
     "calibration_error": [(ps.calibration_error(), "pair"), (ps.calibration_error(bins=3), "pair")],
     "count": [(ps.count(), "time"), (ps.count(window="1h", where=pl.col("kind") == "buy"), "time")],
+    "decayed_count": [(ps.decayed_count(half_life="4s"), "time"), (ps.decayed_count(half_life="365d"), "time")],
+    "decayed_sum": [
+        (ps.decayed_sum("price", half_life="1h"), "cents"),
+        (ps.decayed_sum("weight", half_life="4s", unit=0.5), "float"),
+    ],
+    "histogram": [
+        (ps.histogram("price", edges=(-2, 0, 2.5, 1e15)), "int"),
+        (ps.histogram("weight", edges=(0.0,), default=0.0), "float"),
+    ],
+    "members": [
+        (ps.members("item"), "text"),
+        (ps.members("item", capacity=3, error=0.3), "few"),
+        (ps.members("price", capacity=1, error=0.5), "int"),
+    ],
+    "ratio": [
+        (ps.ratio(ps.sum("price"), ps.count()), "price and time"),
+        (ps.ratio(ps.distinct("item"), ps.mean("price", default=0.0), default=-1.0), "text and price"),
+        (ps.ratio(ps.recency(), ps.decayed_count(half_life="1h")), "times"),
+    ],
+    "session_length": [(ps.session_length(gap="1s", span="1s"), "time"), (ps.session_length(), "time")],
+    "sessions": [(ps.sessions(gap="1s", span="7s"), "time"), (ps.sessions(gap="30min", span="2h"), "time")],
     "distinct": [
         (ps.distinct("item"), "text"),
         (ps.distinct("price", precision=4), "int"),
@@ -72,14 +93,28 @@ EXAMPLES: dict[str, list[tuple[Aggregate, str]]] = {
 }
 EACH = [pytest.param(a, kind, id=f"{name}-{i}") for name in EXAMPLES for i, (a, kind) in enumerate(EXAMPLES[name])]
 
+
+def read(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """What one part of a ratio reads of an event: whether it counts there, and the value."""
+    return st.tuples(st.booleans(), values)
+
+
+def joined(*dtypes: str) -> Any:
+    return Aggregate.joined([(np.zeros(0, bool), np.zeros(0, dtype)) for dtype in dtypes]).dtype
+
+
 VALUES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "time": (np.int64, st.integers(0, 100)),
     "text": (np.uint32, st.integers(1, 2**32 - 1)),
+    "cents": (np.int64, st.integers(-(2**40), 2**40)),
     "few": (np.uint32, st.integers(1, 5)),
     "shown": (np.int64, st.integers(0, 3)),
     "int": (np.int64, st.integers(-(2**56), 2**56) | st.integers(-3, 3)),
     "float": (np.float64, st.floats(-1e9, 1e9) | st.sampled_from([0.0, -0.0, 0.5, -2.5, 5e-324])),
     "bool": (np.int64, st.integers(0, 1)),
+    "price and time": (joined("i8", "i8"), st.tuples(read(st.integers(-(2**56), 2**56)), read(st.integers(0, 9)))),
+    "text and price": (joined("u4", "i8"), st.tuples(read(st.integers(1, 2**32 - 1)), read(st.integers(-9, 9)))),
+    "times": (joined("i8", "i8"), st.tuples(read(st.integers(0, 9)), read(st.integers(0, 9)))),
     "pair": (np.float64, st.builds(ps.scored, st.booleans(), st.floats(0, 1) | st.sampled_from([0.0, 0.5, 0.99, 1.0]))),
 }
 

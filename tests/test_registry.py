@@ -30,6 +30,13 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("aggregate", "auc"): ps.auc(ps.scored("kind", "price"), bins=32, default=0.5, **WINDOW),
     ("aggregate", "calibration_error"): ps.calibration_error("pair", bins=20, default=0.0, **WINDOW),
     ("aggregate", "count"): ps.count(**WINDOW),
+    ("aggregate", "decayed_count"): ps.decayed_count(half_life="7d", where=BUYS),
+    ("aggregate", "decayed_sum"): ps.decayed_sum("price", half_life="7d", unit=0.01, where=BUYS),
+    ("aggregate", "histogram"): ps.histogram("price", edges=(1.0, 20.0), default=0.0, **WINDOW),
+    ("aggregate", "members"): ps.members("item", capacity=70, error=0.05, **WINDOW),
+    ("aggregate", "ratio"): ps.ratio(ps.sum("price", where=BUYS), ps.count(), default=0.0, **WINDOW),
+    ("aggregate", "session_length"): ps.session_length(gap="5min", span="2h", default=0.0, where=BUYS),
+    ("aggregate", "sessions"): ps.sessions(gap="5min", span="2h", where=BUYS),
     ("aggregate", "distinct"): ps.distinct("user", precision=6, **WINDOW),
     ("aggregate", "frequent"): ps.frequent("category", k=7, capacity=99, **WINDOW),
     ("aggregate", "first"): ps.first("item", k=3, **WINDOW),
@@ -106,6 +113,7 @@ class TestEachClass:
         # Some aggregates refuse a column, a default or a unit, and the newest one is k = 1; views have their own test.
         refused = {"column", "default", "unit", "views"} | ({"k"} if key[1] == "latest" else set())
         sample = SAMPLES[key]
+        refused |= set() if getattr(sample, "windowed", True) else {"window"}
         for field in fields(sample):
             if field.default is not MISSING and field.name not in refused:
                 assert getattr(sample, field.name) is not field.default, field.name

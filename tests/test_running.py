@@ -173,3 +173,26 @@ def test_what_it_cannot_take_is_refused_with_rule_and_offence(case: str) -> None
     with pytest.raises(PenstockError, match=said) as caught:
         act()
     assert caught.value.remedy
+
+
+def test_a_ratio_takes_a_pair_of_which_either_may_not_count() -> None:
+    """Revenue over views: a view without a sale adds to one of the two alone."""
+    m = ps.running(ps.ratio(ps.sum(), ps.count()))
+    for price in (300, None, None, 50):
+        m.add((price, 1))
+    assert m.get() == 350 / 4
+    other = ps.running(ps.ratio(ps.sum(), ps.count()))
+    other.add((50, None))
+    m.merge(other)
+    assert m.get() == 400 / 4
+    with pytest.raises(PenstockError, match=r"takes 2 values at a time.*got 3; write add\(\(250, 1\)\)"):
+        m.add(3)
+
+
+def test_a_set_tells_what_was_added() -> None:
+    m = ps.running(ps.members())
+    for word in ("oak", "ash"):
+        m.add(word)
+    assert [word in m for word in ("oak", "ash", "elm")] == [True, True, False]
+    with pytest.raises(PenstockError, match="does not tell which values were added"):
+        _ = "oak" in ps.running(ps.count())

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
         auc,
         calibration_error,
         count,
+        decayed_count,
+        decayed_sum,
         distinct,
         first,
         frequent,
+        histogram,
         last,
         latest,
         log_loss,
@@ -25,13 +28,17 @@ if TYPE_CHECKING:
         max_run,
         mean,
         median,
+        members,
         min,
         quantile,
         rate,
+        ratio,
         recency,
         running,
         sample,
         scored,
+        session_length,
+        sessions,
         sum,
         top_k,
         variance,
@@ -51,8 +58,9 @@ __version__ = "0.1.0"
 
 # Loaded when first used: `penstock --help` must not wait for Polars.
 _WHERE = {
-    "penstock.aggregates": "auc calibration_error count distinct first frequent last latest log_loss max max_run mean "
-    "median min quantile rate recency running sample scored sum top_k variance",
+    "penstock.aggregates": "auc calibration_error count decayed_count decayed_sum distinct first frequent histogram "
+    "last latest log_loss max max_run mean median members min quantile rate ratio recency running sample scored "
+    "session_length sessions sum top_k variance",
     "penstock.app": "App load",
     "penstock.errors": "PenstockError",
     "penstock.evaluate": "roc_auc",
@@ -68,10 +76,11 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names.sp
 
 __all__ = [
     "App", "Event", "LambdaRank", "Money", "PenstockError", "World", "auc", "block", "calibration_error", "cap",
-    "count", "covisits", "distinct", "diversify", "explore", "first", "frequent", "last", "latest", "load",
-    "log_loss", "max", "max_run", "mean", "median", "merge_sorted", "merge_sorted_async", "min", "pin", "popular",
-    "quantile", "rate", "recency", "request", "roc_auc", "running", "sample", "scored", "seen", "session_neighbours",
-    "similar", "sum", "top_k", "variance",
+    "count", "covisits", "decayed_count", "decayed_sum", "distinct", "diversify", "explore", "first", "frequent",
+    "histogram", "last", "latest", "load", "log_loss", "max", "max_run", "mean", "median", "members", "merge_sorted",
+    "merge_sorted_async", "min", "pin", "popular", "quantile", "rate", "ratio", "recency", "request", "roc_auc",
+    "running", "sample", "scored", "seen", "session_length", "session_neighbours", "sessions", "similar", "sum",
+    "top_k", "variance",
 ]  # fmt: skip
 
 

@@ -53,6 +53,8 @@ class Aggregate(ABC):
     """True where `value` does not look at `now`, so that it holds until the state changes."""
     commutative: ClassVar[bool] = True
     """False where order carries meaning: `lift`, `collect` and `merge` then take what is sorted by (time, tie)."""
+    windowed: ClassVar[bool] = True
+    """False where it says itself how far it looks back, and refuses a window."""
     columnwise: ClassVar[bool] = False
     """True where `reduce` takes the states of m aggregates of the class at once, (n, m), and merges each column."""
 
@@ -103,6 +105,25 @@ class Aggregate(ABC):
     @abstractmethod
     def plain(self, events: Sequence[Event], now: int) -> Any:
         """The definition, independently and in plain Python: the oracle of the kernel above."""
+
+    @property
+    def parts(self) -> tuple[Aggregate, ...]:
+        """The aggregates that it is made of, each with a column and a filter of its own: its values are `joined`."""
+        return ()
+
+    @property
+    def with_parts(self) -> tuple[Aggregate, ...]:
+        """It and all its parts."""
+        return (self, *(leaf for part in self.parts for leaf in part.with_parts))
+
+    @staticmethod
+    def joined(parts: Sequence[tuple[NDArray[np.bool_], Array]]) -> Array:
+        """For each event what every part reads: (n,) records of a pair (`counts`, `value`) a part."""
+        records: list[Any] = [(f"{i}", [("counts", "?"), ("value", v.dtype)]) for i, (_, v) in enumerate(parts)]
+        out = np.empty(len(parts[0][0]), records)
+        for i, (counts, value) in enumerate(parts):
+            out[f"{i}"]["counts"], out[f"{i}"]["value"] = counts, value
+        return out
 
     @property
     def scans(self) -> bool:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.aggregates.base import Aggregate, Event
-from penstock.aggregates.whole import added, needs_unit, whole, whole_plain
+from penstock.aggregates.whole import added, narrowed, needs_unit, summed, whole, whole_plain
 from penstock.clock import SECOND
-from penstock.errors import DefinitionError, OverflowedError
+from penstock.errors import DefinitionError
 from penstock.registry import registered
 from penstock.types import MISSING_INT, Array, Kind
 
@@ -105,24 +105,12 @@ class _Total(Aggregate):
         out = np.empty((len(starts), *states.shape[1:]), _SUM)
         if not len(starts):
             return out
-        at = _at(starts)
-        # Halves of 32 bits cannot overflow 64 in fewer than 2**32 states.
-        small = np.add.reduceat(states["low"] & np.uint64(0xFFFFFFFF), at)
-        large = np.add.reduceat(states["low"] >> np.uint64(32), at) + (small >> np.uint64(32))
-        out["low"] = (large << np.uint64(32)) | (small & np.uint64(0xFFFFFFFF))
-        out["high"] = np.add.reduceat(states["high"], at) + (large >> np.uint64(32)).astype(np.int64)
-        out["count"] = np.add.reduceat(states["count"], at)
+        out["low"], out["high"] = summed(states["low"], states["high"], starts)
+        out["count"] = np.add.reduceat(states["count"], _at(starts))
         return out
 
     def _total(self, states: Array) -> NDArray[np.int64]:
-        total = states["low"].astype(np.uint64).view(np.int64)
-        if np.any(states["high"] != total >> 63):
-            raise OverflowedError(
-                f"the total of {self.column!r} stays within 63 bits when it is read",
-                got="a larger one",
-                remedy="declare a larger unit or a shorter window",
-            )
-        return total
+        return narrowed(states["low"], states["high"], f"the total of {self.column!r}")
 
     def _plain_total(self, events: Sequence[Event]) -> int:
         return sum(whole_plain(value, self.unit) for value, _, _ in events)

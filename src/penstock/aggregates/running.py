@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -61,11 +62,12 @@ class Running:
                 remedy="leave the column out, and add what the expression gives",
             )
         self.aggregate = replace(aggregate, column="value") if aggregate.reads else aggregate
+        self._readers = self.aggregate.parts or (self.aggregate,)
         self._state = self.aggregate.empty(1)
         self._count = 0
         self._waiting: list[tuple[Any, Micros, int]] = []
-        self._kind: Kind = "int"  # of those that wait
-        self._checked: set[Kind] = set()
+        self._kinds: tuple[Kind, ...] = ()  # of those that wait
+        self._checked: set[tuple[Aggregate, Kind]] = set()
         self._timed: bool | None = None
         # (time, number) of the first and of the last in time.
         self._first = self._last = (0, 0)
@@ -78,7 +80,8 @@ class Running:
         """Takes one more value.
 
         Args:
-            value: a finite number, a bool or a text, as the aggregate reads; anything where it reads no values.
+            value: a finite number, a bool or a text, as the aggregate reads; anything where it reads no values. For a
+                ratio a pair of them, None where one of the two does not count.
             time: when it happened: a datetime with a zone, or seconds since 1970. Without one, values are in the order
                 in which they were added, over all running aggregates of the process.
 
@@ -86,10 +89,7 @@ class Running:
             PenstockError: the aggregate cannot read the value; times are given with some values only; or order
                 carries meaning for the aggregate and the time is before that of an earlier value.
         """
-        kind: Kind = "int"
-        read = 0
-        if self.aggregate.reads:
-            kind, read = self._read(value)
+        kinds, read = self._taken(value)
         number = next(_ADDED)
         moment = number if time is None else micros(time)
         if self._count:
@@ -100,9 +100,9 @@ class Running:
                     got=f"time={time!r}, {(self._last[0] - moment) / SECOND:g} s before that of an earlier value",
                     remedy="sort the values by time, or keep late ones in an object of their own and merge in order",
                 )
-        if kind != self._kind or len(self._waiting) == _WAITING:
+        if kinds != self._kinds or len(self._waiting) == _WAITING:
             self._settle()
-        self._kind, self._timed = kind, time is not None
+        self._kinds, self._timed = kinds, time is not None
         self._waiting.append((read, moment, number))
         at = (moment, number)
         self._first = min(self._first, at) if self._count else at
@@ -178,8 +178,37 @@ class Running:
         self._first, self._last = (low, high) if self._count else (other._first, other._last)
         self._state, self._timed, self._count = merged, other._timed, self._count + other._count
 
-    def _read(self, value: Any) -> tuple[Kind, Any]:
+    def __contains__(self, value: Any) -> bool:
+        """Whether the value was added, as far as an aggregate that is a set of values tells."""
+        contains = getattr(self.aggregate, "contains", None)
+        if contains is None:
+            raise PenstockError(
+                f"{type(self.aggregate).__name__} does not tell which values were added",
+                got=f"{value!r} in it", remedy="use ps.running(ps.members())",
+            )  # fmt: skip
+        kind, read = self._read(self.aggregate, value)
+        return bool(contains(self.state, np.array([[read]], DTYPES[kind]))[0, 0])
+
+    def _taken(self, value: Any) -> tuple[tuple[Kind, ...], Any]:
+        """The kinds of what is added, and how it is kept until it is merged."""
+        if not self.aggregate.parts:
+            kind, read = self._read(self.aggregate, value)
+            return (kind,), read
+        if not isinstance(value, tuple) or len(value) != len(self._readers):
+            raise PenstockError(
+                f"{type(self.aggregate).__name__} takes {len(self._readers)} values at a time, None for a missing one",
+                got=repr(value), remedy="write add((250, 1))",
+            )  # fmt: skip
+        pairs: list[tuple[Kind, Any]] = [
+            ("int", None) if part is None else self._read(reader, part)
+            for reader, part in zip(self._readers, value, strict=True)
+        ]
+        return tuple(kind for kind, _ in pairs), tuple(read for _, read in pairs)
+
+    def _read(self, reader: Aggregate, value: Any) -> tuple[Kind, Any]:
         """The value as a column of the log would hold it."""
+        if not reader.reads:
+            return "int", 0
         kind: Kind
         if isinstance(value, str):
             kind, value = "text", _TEXTS.code(value)
@@ -200,21 +229,14 @@ class Running:
                 remedy="leave missing values out, and convert others",
             )
         # A unit is that of floats: whole numbers beside them are on the same scale.
-        if kind in ("int", "bool") and getattr(self.aggregate, "unit", None) is not None:
+        if kind in ("int", "bool") and getattr(reader, "unit", None) is not None:
             kind, value = "float", float(value)
-        elif kind == "float" and value.is_integer() and abs(value) < 2**63 and not self._takes("float"):
+        elif kind == "float" and value.is_integer() and abs(value) < 2**63 and not _takes(reader, "float"):
             kind, value = "int", int(value)
-        if kind not in self._checked:
-            self.aggregate.check(kind)
-            self._checked.add(kind)
+        if (reader, kind) not in self._checked:
+            reader.check(kind)
+            self._checked.add((reader, kind))
         return kind, value
-
-    def _takes(self, kind: Kind) -> bool:
-        try:
-            self.aggregate.check(kind)
-        except DefinitionError:
-            return False
-        return True
 
     def _same_clock(self, timed: bool) -> None:
         if timed is not self._timed:
@@ -229,13 +251,30 @@ class Running:
         if self._waiting:
             values, times, numbers = zip(*self._waiting, strict=True)
             state = self.aggregate.collect(
-                np.array(values, DTYPES[self._kind]),
-                np.array(times, np.int64),
-                np.array(numbers, np.uint64),
-                np.zeros(1, np.int64),
+                self._columns(values), np.array(times, np.int64), np.array(numbers, np.uint64), np.zeros(1, np.int64)
             )
             self._state = self.aggregate.merge(self._state, state)
             self._waiting = []
+
+    def _columns(self, values: Sequence[Any]) -> Array:
+        """What waits as the column that the aggregate reads."""
+        if not self.aggregate.parts:
+            return np.array(values, DTYPES[self._kinds[0]])
+        parts = zip(self._kinds, zip(*values, strict=True), strict=True)
+        return Aggregate.joined(
+            [
+                (np.array([v is not None for v in part]), np.array([v or 0 for v in part], DTYPES[kind]))
+                for kind, part in parts
+            ]
+        )
+
+
+def _takes(aggregate: Aggregate, kind: Kind) -> bool:
+    try:
+        aggregate.check(kind)
+    except DefinitionError:
+        return False
+    return True
 
 
 class _Texts:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.aggregates.base import Aggregate, Event
-from penstock.aggregates.whole import added, needs_unit, whole, whole_plain
-from penstock.errors import DefinitionError, OverflowedError
+from penstock.aggregates.whole import added, narrowed, needs_unit, whole, whole_plain
+from penstock.errors import DefinitionError
 from penstock.registry import registered
 from penstock.types import Array, Kind
 
@@ -82,15 +82,9 @@ class MaxRun(Aggregate):
         return out
 
     def value(self, states: Array, now: NDArray[np.int64]) -> Array:
-        best = states["best"]["low"].astype(np.uint64).view(np.int64)
-        none = states["best"]["high"] == _NONE
-        if np.any((states["best"]["high"] != best >> 63) & ~none):
-            raise OverflowedError(
-                f"the best run of {self.column!r} stays within 63 bits when it is read",
-                got="a larger one",
-                remedy="declare a larger unit",
-            )
-        return np.where(none, np.nan, best.astype(np.float64) * (self.unit or 1.0))
+        best, none = states["best"], states["best"]["high"] == _NONE
+        units = narrowed(best["low"], np.where(none, 0, best["high"]), f"the best run of {self.column!r}")
+        return np.where(none, np.nan, units.astype(np.float64) * (self.unit or 1.0))
 
     def plain(self, events: Sequence[Event], now: int) -> Any:
         unit = self.unit or 1.0

@@ -1,10 +1,11 @@
-"""Distinct counts: maxima of registers, which no order or grouping can change."""
+"""Sets: how many different values there are, and which; maxima and unions that no order or grouping can change."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -110,6 +111,106 @@ class Distinct(Aggregate):
                 draws += 1.0 / left
             return m * draws
         return raw
+
+
+@registered("aggregate")
+@dataclass(frozen=True, eq=False)
+class Members(Aggregate):
+    """Which values there were, as a Bloom filter: `contains` of its states answers "has this user seen this item".
+
+    A value that was there is always found. One that was not is taken for one with probability `error` once there are
+    `capacity` different ones, with less before. State: 1.44 log2(1 / error) bits a value of the capacity, rounded up
+    to 8 bytes: 1,200 bytes by default. Its own value is an estimate of how many there are, from the share of bits that
+    are set; an empty window gives 0, and where all bits are set it is what the last but one gives.
+
+    Args:
+        capacity: of different values, from 1 to 1,000,000.
+        error: from 1e-9 to 0.5.
+
+    Source: Bloom, "Space/time trade-offs in hash coding with allowable errors" (1970); two hashes for all of a
+    value's bits: Kirsch and Mitzenmacher, "Less hashing, same performance" (2006).
+
+    >>> m, t = Members("item"), np.zeros(2, np.int64)
+    >>> states = m.collect(np.array([7, 8], np.uint32), t, t.astype(np.uint64), np.array([0]))
+    >>> m.contains(states, np.array([[7, 8, 9]])), m.value(states, t[:1]).round()
+    (array([[ True,  True, False]]), array([2.]))
+    """
+
+    capacity: int = 1_000
+    error: float = 0.01
+
+    reads: ClassVar[tuple[Kind, ...]] = ("text", "int", "money", "bool")
+    has_empty_value: ClassVar[bool] = True
+    timeless: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (1 <= self.capacity <= 1_000_000 and 1e-9 <= self.error <= 0.5):
+            raise DefinitionError(
+                "a set has a capacity from 1 to 1,000,000 and an error from 1e-9 to 0.5",
+                got=f"capacity={self.capacity!r}, error={self.error!r}", remedy="write capacity=1000, error=0.01",
+            )  # fmt: skip
+
+    @cached_property
+    def _words(self) -> int:
+        return math.ceil(self.capacity * -math.log(self.error) / math.log(2.0) ** 2 / 64)
+
+    @cached_property
+    def _hashes(self) -> int:
+        return max(1, round(-math.log2(self.error)))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(("<u8", (self._words,)))
+
+    def empty(self, n: int) -> Array:
+        return np.zeros((n, self._words), np.uint64)
+
+    def _bits(self, values: Array) -> NDArray[np.int64]:
+        """The bits of each value, along a new last axis."""
+        first = mix(values.astype(np.int64).view(np.uint64))
+        second = mix(first) | np.uint64(1)
+        bits = first[..., None] + second[..., None] * np.arange(self._hashes, dtype=np.uint64)
+        return (bits % np.uint64(64 * self._words)).astype(np.int64)
+
+    def lift(self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64]) -> Array:
+        return self.collect(values, time, tie, np.arange(len(values)))
+
+    def merge(self, a: Array, b: Array) -> Array:
+        return np.asarray(a | b)
+
+    def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
+        return np.bitwise_or.reduceat(states, starts.astype(np.intp), axis=0) if len(starts) else self.empty(0)
+
+    def collect(
+        self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64], starts: NDArray[np.int64]
+    ) -> Array:
+        states = self.empty(len(starts))
+        bits, owner = self._bits(values), run_of(starts, len(values))[:, None]
+        np.bitwise_or.at(states, (owner, bits >> 6), np.uint64(1) << (bits & 63).astype(np.uint64))
+        return states
+
+    def contains(self, states: Array, values: Array) -> NDArray[np.bool_]:
+        """Whether each of some values (n, k), codes for a text field, was there for each state (n,)."""
+        bits = self._bits(np.asarray(values))
+        words = np.take_along_axis(states, (bits >> 6).reshape(len(states), -1), axis=1).reshape(bits.shape)
+        return np.asarray((words >> (bits & 63).astype(np.uint64) & np.uint64(1)).all(axis=-1))
+
+    def value(self, states: Array, now: NDArray[np.int64]) -> Array:
+        size = 64 * self._words
+        unset = size - np.bitwise_count(states).sum(axis=1, dtype=np.int64)
+        return np.asarray(size * _coupons(size)[np.maximum(unset, 1)] / self._hashes)
+
+    def plain(self, events: Sequence[Event], now: int) -> Any:
+        size, found = 64 * self._words, set()
+        for value, _, _ in events:
+            first = mix_plain(int(value) & MASK)
+            second = mix_plain(first) | 1
+            found |= {(first + i * second & MASK) % size for i in range(self._hashes)}
+        draws = 0.0
+        for left in range(size, max(size - len(found), 1), -1):
+            draws += 1.0 / left
+        return size * draws / self._hashes
 
 
 def _alpha(m: int) -> float:

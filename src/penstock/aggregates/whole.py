@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.errors import OverflowedError
 from penstock.types import Array, Kind
 
 LARGEST = float(2**62)
 """One absurd value must not stop the stream: it counts as this, and shows when the total is read."""
+_HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
 def needs_unit(kind: Kind, unit: float | None) -> bool:
@@ -42,3 +44,33 @@ def added(low: Array, high: Array, more_low: Array, more_high: Array) -> tuple[A
     """The sums of integers of 128 bits, given as their low uint64 and high int64 halves."""
     total = low + more_low
     return total, high + more_high + (total < low)
+
+
+def summed(low: Array, high: Array, starts: NDArray[np.int64]) -> tuple[Array, Array]:
+    """The sum of each run along the first axis, of integers of 128 bits; run i begins at starts[i], none is empty."""
+    at = starts.astype(np.intp, copy=False)
+    # Halves of 32 bits cannot overflow 64 in fewer than 2**32 numbers.
+    small = np.add.reduceat(low & _LOW, at)
+    large = np.add.reduceat(low >> _HALF, at) + (small >> _HALF)
+    return (large << _HALF) | (small & _LOW), np.add.reduceat(high, at) + (large >> _HALF).astype(np.int64)
+
+
+def narrowed(low: Array, high: Array, what: str) -> NDArray[np.int64]:
+    """Integers of 128 bits in 64.
+
+    Args:
+        what: they are, for the message.
+
+    Raises:
+        OverflowedError: one does not fit.
+
+    >>> narrowed(np.array([2**64 - 5], np.uint64), np.array([-1]), "the total").tolist()
+    [-5]
+    """
+    total = low.astype(np.uint64).view(np.int64)
+    if np.any(high != total >> 63):
+        raise OverflowedError(
+            f"{what} stays within 63 bits when it is read", got="a larger one",
+            remedy="declare a larger unit or a shorter window",
+        )  # fmt: skip
+    return total

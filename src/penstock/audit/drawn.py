@@ -36,6 +36,13 @@ _SHOWN = rate(pl.col("kind") == "cart", pl.col("kind") == "view").column
 _PAIR = scored(pl.col("kind") == "buy", pl.col("weight").abs() / 100)
 # What a class takes beside column, window and filter.
 _MORE: Mapping[str, Callable[[Random], dict[str, Any]]] = {
+    "decayed_count": lambda random: {"half_life": str(random.choice(["10min", "1d"]))},
+    "decayed_sum": lambda random: {"half_life": str(random.choice(["10min", "1d"]))},
+    "histogram": lambda random: {"edges": tuple(np.unique(random.integers(-5_000, 5_000, 3)).tolist())},
+    "members": lambda random: {"capacity": int(random.integers(1, 40)), "error": float(random.uniform(0.01, 0.3))},
+    "ratio": lambda random: {"above": _part(random), "below": _part(random)},
+    "session_length": lambda random: {"gap": "10min", "span": str(random.choice(["1h", "1d"]))},
+    "sessions": lambda random: {"gap": "10min", "span": str(random.choice(["1h", "1d"]))},
     "first": lambda random: {"k": int(random.integers(1, 6))},
     "quantile": lambda random: {"q": float(random.random()), "error": float(random.uniform(0.05, 0.5))},
     "rate": lambda random: {"column": _SHOWN, "prior": 0.1, "strength": float(random.integers(0, 20))},
@@ -88,7 +95,7 @@ def classes() -> list[str]:
     return [name for name, cls in found if cls.commutative]
 
 
-def aggregate(random: Random, name: str | None = None) -> Aggregate:
+def aggregate(random: Random, name: str | None = None, windows: Sequence[str | None] = WINDOWS) -> Aggregate:
     """One aggregate of a class, or of any: column, window, filter and sizes at random."""
     name = name or str(random.choice(classes()))
     cls: Any = get("aggregate", name)
@@ -96,11 +103,16 @@ def aggregate(random: Random, name: str | None = None) -> Aggregate:
     if cls.reads and "column" not in more:
         fitting = [f.name for f in SCHEMA.fields if f.kind in cls.reads]
         more["column"] = fitting[int(random.integers(len(fitting)))]
-        if more["column"] == "weight" and name in ("sum", "mean", "variance"):
+        if more["column"] == "weight" and name in ("decayed_sum", "sum", "mean", "variance"):
             more["unit"] = 0.01
-    window, where = (options[int(random.integers(len(options)))] for options in (WINDOWS, _FILTERS))
-    made: Aggregate = cls(window=window, where=where, **more)
+    window, where = (options[int(random.integers(len(options)))] for options in (windows, _FILTERS))
+    made: Aggregate = cls(window=window if cls.windowed else None, where=where, **more)
     return made
+
+
+def _part(random: Random) -> Aggregate:
+    """What a ratio may be of."""
+    return aggregate(random, str(random.choice(["count", "distinct", "max", "mean", "recency", "sum"])), [None])
 
 
 def stream(random: Random, events: int, *, users: int = 8, items: int = 12) -> tuple[Rows, Texts]:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from penstock.aggregates.base import present
+from penstock.aggregates.base import Aggregate, present
 from penstock.features.columns import Query
 from penstock.features.view import View
 from penstock.types import Array, Rows, Strings
@@ -23,16 +23,28 @@ class Inputs:
     values: Array
 
 
+@dataclass(frozen=True)
+class _Read:
+    """What an aggregate reads: columns by name, of its filter and its values or of those of its parts."""
+
+    where: str | None
+    column: str | None
+    parts: tuple[_Read, ...] = ()
+
+
 class Plan:
     """The expressions of all views on one stream, evaluated together, each distinct one once a batch."""
 
     def __init__(self, views: Sequence[View]) -> None:
         filters: dict[str, pl.Expr] = {}
         numbers: dict[str, pl.Expr] = {}
-        self._parts = {
-            (view.version, name): (_name("?", aggregate.where, filters), _name("=", aggregate.column, numbers))
-            for view in views
-            for name, aggregate in view.features.items()
+
+        def read(aggregate: Aggregate) -> _Read:
+            where, column = _name("?", aggregate.where, filters), _name("=", aggregate.column, numbers)
+            return _Read(where, column, tuple(read(part) for part in aggregate.parts))
+
+        self._reads = {
+            (view.version, name): read(aggregate) for view in views for name, aggregate in view.features.items()
         }
         self._query = Query(views[0].schema, filters, numbers)
 
@@ -40,17 +52,25 @@ class Plan:
         """By (view version, feature name)."""
         derived = self._query.run(rows, strings)
         # Many aggregates read the same column under the same filter.
-        found: dict[tuple[str | None, str | None], Inputs] = {}
-        for where, column in self._parts.values():
-            if (where, column) in found:
-                continue
-            counts = derived[where] if where is not None else np.ones(len(rows), bool)
-            if column is None:
-                found[where, column] = Inputs(counts, rows.time)
-            else:
-                values = derived[column] if column in derived else rows.fields[column]
-                found[where, column] = Inputs(counts & present(values), values)
-        return {key: found[part] for key, part in self._parts.items()}
+        found: dict[_Read, Inputs] = {}
+
+        def inputs(read: _Read) -> Inputs:
+            if read not in found:
+                found[read] = made(read)
+            return found[read]
+
+        def made(read: _Read) -> Inputs:
+            counts = derived[read.where] if read.where is not None else np.ones(len(rows), bool)
+            if read.parts:
+                parts = [inputs(part) for part in read.parts]
+                some = np.logical_or.reduce([part.counts for part in parts])
+                return Inputs(counts & some, Aggregate.joined([(part.counts, part.values) for part in parts]))
+            if read.column is None:
+                return Inputs(counts, rows.time)
+            values = derived[read.column] if read.column in derived else rows.fields[read.column]
+            return Inputs(counts & present(values), values)
+
+        return {key: inputs(read) for key, read in self._reads.items()}
 
 
 def _name(mark: str, part: str | pl.Expr | None, held: dict[str, pl.Expr]) -> str | None:

@@ -127,16 +127,21 @@ class View:
                     got=f"{type(aggregate).__name__}, which has to see them in order of time",
                     remedy="keep it by itself: ps.running(ps.max_run()), and add values in their order",
                 )
-            if aggregate.column is not None:
-                aggregate.check(kind_of(aggregate.column, self.schema, where))
-            elif aggregate.reads:
-                raise DefinitionError(
-                    f"{where}: {type(aggregate).__name__} reads one column of kind {', '.join(aggregate.reads)}",
-                    got=f"column={aggregate.column!r}",
-                    remedy="name the field first: ps.sum('price')",
-                )
-            if aggregate.where is not None:
-                check_element_wise(aggregate.where, self.schema, where)
+            for part in aggregate.with_parts:
+                self._check(part, where)
+
+    def _check(self, aggregate: Aggregate, where: str) -> None:
+        """That its column and filter fit the stream."""
+        if aggregate.column is not None:
+            aggregate.check(kind_of(aggregate.column, self.schema, where))
+        elif aggregate.reads:
+            raise DefinitionError(
+                f"{where}: {type(aggregate).__name__} reads one column of kind {', '.join(aggregate.reads)}",
+                got=f"column={aggregate.column!r}",
+                remedy="name the field first: ps.sum('price')",
+            )
+        if aggregate.where is not None:
+            check_element_wise(aggregate.where, self.schema, where)
 
     @property
     def stream(self) -> str:
@@ -171,20 +176,21 @@ class View:
     def reads(self) -> frozenset[str]:
         """The stream's fields that the aggregates read."""
         names: set[str] = set()
-        for aggregate in self.features.values():
-            for part in (aggregate.column, aggregate.where):
-                if isinstance(part, str):
-                    names.add(part)
-                elif isinstance(part, pl.Expr):
-                    names.update(part.meta.root_names())
+        for part in self._inputs:
+            names.update([part] if isinstance(part, str) else part.meta.root_names())
         return frozenset(names & {f.name for f in self.schema.fields})
 
     @cached_property
     def spells(self) -> frozenset[str]:
         """Its text fields that expressions read: of all others the codes are enough."""
-        parts = [part for a in self.features.values() for part in (a.column, a.where) if isinstance(part, pl.Expr)]
-        named = {name for part in parts for name in part.meta.root_names()}
+        named = {name for part in self._inputs if isinstance(part, pl.Expr) for name in part.meta.root_names()}
         return frozenset(f.name for f in self.schema.fields if f.kind == "text" and f.name in named)
+
+    @cached_property
+    def _inputs(self) -> list[str | pl.Expr]:
+        """All columns and filters of the aggregates and of their parts."""
+        parts = [part for aggregate in self.features.values() for part in aggregate.with_parts]
+        return [given for part in parts for given in (part.column, part.where) if given is not None]
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
