@@ -80,6 +80,7 @@ def test_a_gap_that_is_just_reached_still_joins() -> None:
     for step, count in ((10 * MINUTE, 1), (longer, 4)):
         time = START + np.arange(4) * step
         assert valued(aggregate, time, time, int(time[-1])) == count
+        assert aggregate.plain([(0, at, 0) for at in time.tolist()], int(time[-1])) == count
 
 
 def test_sessions_before_the_span_are_left_out() -> None:
@@ -91,7 +92,7 @@ def test_sessions_before_the_span_are_left_out() -> None:
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 80), half_life=st.sampled_from(["5min", "1h", "6h", "30d"]))
-def test_decayed_sums_are_within_half_a_percent_of_the_exact_exponential(seed: int, n: int, half_life: str) -> None:
+def test_decayed_sums_are_within_their_bound_of_the_exact_exponential(seed: int, n: int, half_life: str) -> None:
     """The bound is of the sum of absolute values; what is passed over weighs less than a thousandth each."""
     random = np.random.default_rng(seed)
     time, values = spread(seed, n, DAY), random.integers(-10_000, 10_000, n)
@@ -102,13 +103,13 @@ def test_decayed_sums_are_within_half_a_percent_of_the_exact_exponential(seed: i
         (ps.decayed_sum("price", half_life=half_life), values),
     ):
         found = valued(aggregate, values, time, now)
-        bound = (np.abs(each) * np.where(weights > 2**-9, 0.005 * weights, 2**-9)).sum()
+        bound = (np.abs(each) * np.where(weights > 2**-9, 0.003 * weights, 2**-9)).sum()
         assert abs(found - (each * weights).sum()) <= bound + 1e-9
 
 
 def test_a_decayed_sum_of_floats_is_in_its_units() -> None:
     time = np.array([START])
-    assert valued(ps.decayed_sum("weight", unit=0.5), np.array([2.6]), time, START) == pytest.approx(2.5, rel=0.005)
+    assert valued(ps.decayed_sum("weight", unit=0.5), np.array([2.6]), time, START) == pytest.approx(2.5, rel=0.003)
     with pytest.raises(DefinitionError, match="whole units of a declared size"):
         ps.running(ps.decayed_sum()).add(0.5)
 
