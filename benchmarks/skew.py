@@ -226,7 +226,11 @@ def _missing_counted() -> Any:
 
 def _order_of_arrival() -> Any:
     """Of two values the one that came last is the last, whenever it happened."""
-    return _replaced(Last, "lift", lambda old: lambda self, values, time, tie: old(self, values, time * 0 + 1, tie))
+
+    def change(old: Any) -> Any:
+        return lambda self, values, time, tie, starts: old(self, values, time * 0 + 1, tie, starts)
+
+    return _replaced(Last, "collect", change)
 
 
 def _wrong_sign() -> Any:

@@ -125,11 +125,6 @@ class Aggregate(ABC):
             out[f"{i}"]["counts"], out[f"{i}"]["value"] = counts, value
         return out
 
-    @property
-    def scans(self) -> bool:
-        """Whether running states of every event are cheap to hold (narrow states)."""
-        return self.dtype.itemsize <= 64
-
     def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
         """Merges runs of neighbouring states; run i begins at starts[i], no run is empty."""
         run = np.zeros(len(states), np.int64)
@@ -152,15 +147,15 @@ class Aggregate(ABC):
 
     def scan(self, states: Array, starts: NDArray[np.int64]) -> Array:
         """Running merges within runs: out[i] is the merge of its run's states up to and with i."""
+        position = np.arange(len(states)) - np.repeat(starts, run_lengths(starts, len(states)))
+        # Of each two neighbours the merge; of these the running merges, half as many; from them all others.
+        second = np.flatnonzero(position % 2 == 1)
         out = states.copy()
-        first = np.repeat(starts, run_lengths(starts, len(states)))
-        position = np.arange(len(states)) - first
-        step = 1
-        longest = int(position.max(initial=0))
-        while step <= longest:
-            at = np.flatnonzero(position >= step)
-            out[at] = self.merge(out[at - step], out[at])
-            step *= 2
+        if len(second):
+            two = position[second] // 2
+            out[second] = self.scan(self.merge(states[second - 1], states[second]), np.flatnonzero(two == 0))
+            first = np.flatnonzero((position % 2 == 0) & (position > 0))
+            out[first] = self.merge(out[first - 1], states[first])
         return out
 
     def served(self, states: Array, now: NDArray[np.int64]) -> Array:

@@ -59,10 +59,6 @@ class Ratio(Aggregate):
         return np.dtype([(name, part.dtype) for name, part in self._named])
 
     @property
-    def scans(self) -> bool:
-        return all(part.scans for part in self.parts)
-
-    @property
     def _named(self) -> list[tuple[str, Aggregate]]:
         return list(zip(("above", "below"), self.parts, strict=True))
 

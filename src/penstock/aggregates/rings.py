@@ -72,10 +72,6 @@ class _Ring(Aggregate):
     def dtype(self) -> np.dtype[Any]:
         return np.dtype([("newest", "<i8"), ("slots", self.slot, (self.slots,))])
 
-    @property
-    def scans(self) -> bool:
-        return False
-
     def empty(self, n: int) -> Array:
         states = np.empty(n, self.dtype)
         states["newest"], states["slots"] = _NEVER, self._unused((n, self.slots))

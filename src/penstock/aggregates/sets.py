@@ -50,10 +50,6 @@ class Distinct(Aggregate):
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(("u1", (1 << self.precision,)))
 
-    @property
-    def scans(self) -> bool:
-        return True
-
     def empty(self, n: int) -> Array:
         return np.zeros((n, 1 << self.precision), np.uint8)
 
