@@ -20,7 +20,7 @@ bench: setup ## one benchmark: make bench NAME=simulator
 
 bench-setup: setup ## the benchmarks' peers, each in an environment of its own under .bench, and Redis from Debian
 	command -v redis-server >/dev/null || $$(test $$(id -u) = 0 || echo sudo) apt-get install -y redis-server
-	for peer in redis feast river; do $(PYTHON) -m venv .bench/$$peer && \
+	for peer in redis feast river duckdb; do $(PYTHON) -m venv .bench/$$peer && \
 	.bench/$$peer/bin/pip install --quiet -r benchmarks/_serving/peers/$$peer.txt || exit 1; done
 
 setup: .venv/.ready ## the environment; the network is used only where pyproject.toml has changed
