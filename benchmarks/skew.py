@@ -235,7 +235,11 @@ def _order_of_arrival() -> Any:
 
 def _wrong_sign() -> Any:
     """A sum takes amounts for positive."""
-    return _replaced(Sum, "lift", lambda old: lambda self, values, time, tie: old(self, np.abs(values), time, tie))
+
+    def change(old: Any) -> Any:
+        return lambda self, values, time, tie, starts: old(self, np.abs(values), time, tie, starts)
+
+    return _replaced(Sum, "collect", change)
 
 
 def _keys_mixed() -> Any:

@@ -44,28 +44,30 @@ def main(folder: Path, kind: str, out: Path) -> None:
     """Reads, computes, and leaves the numbers in `out` to be compared."""
     features = {"windows": WINDOWS, "counts": COUNTS, "last": LAST}[kind]
     texts = sorted({str(a.column) for a in features.values() if a.column not in (None, "price")})
+    read = ["key", "time", *texts, *(["price"] if kind != "last" else [])]
     began = perf_counter()
-    events = pl.read_parquet(folder / "events.parquet")
+    events = pl.read_parquet(folder / "events.parquet", columns=read)
     labels = pl.read_parquet(folder / "labels.parquet", columns=["key", "time"])
     schema = Schema(
         "action",
         (Field("key", "text", False), *(Field(name, "text", False) for name in texts), Field("price", "money", False)),
     )
     fields = np.zeros(len(events), schema.dtype)
-    for field in schema.fields:
-        if field.name in events.columns:
-            fields[field.name] = events[field.name].to_numpy()
+    for name in {"key", "price", *texts} & set(read):
+        fields[name] = events[name].to_numpy()
     time, number = events["time"].to_numpy(), np.arange(len(events))
     rows = Rows("action", number, time, time, time, number.astype(np.uint64), fields)
     view = View("Key", ("key",), features, schema)
     keys, now = labels["key"].to_numpy().astype(np.uint32).reshape(-1, 1), labels["time"].to_numpy()
-    known = np.searchsorted(time, now, side="right")
-    read = perf_counter()
+    order = np.argsort(now)
+    known = np.empty(len(now), np.int64)
+    known[order] = np.searchsorted(time, now[order], side="right")
+    made = perf_counter()
     values = BatchEngine({rows.stream: rows}, Texts(())).values(view, keys, now, known)
     ended = perf_counter()
     np.savez(out, **{name: values[name] for name in COUNTS if name in values}, **_lasts(values))  # type: ignore[arg-type]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"seconds": ended - began, "reading": read - began, "peak_gb": peak}))
+    print(json.dumps({"seconds": ended - made, "reading": made - began, "peak_gb": peak}))
 
 
 def _lasts(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

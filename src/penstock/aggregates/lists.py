@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,6 +25,7 @@ class _Ordered(Aggregate):
     reads: ClassVar[tuple[Kind, ...]] = ("text",)
     is_list: ClassVar[bool] = True
     timeless: ClassVar[bool] = True
+    _newest: ClassVar[bool]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,28 +62,25 @@ class _Ordered(Aggregate):
         return self._foremost(run_of(starts, len(values)), values, time, tie, len(starts))
 
     def _foremost(self, run: Array, code: Array, time: Array, tie: Array, n: int) -> Array:
-        order = np.lexsort((*self._order(time, tie), run))
-        run = run[order]
-        rank = place_in_run(run)
-        keep = rank < self.k
+        if not _ordered(run, time, tie):
+            order = np.lexsort((tie, time, run))
+            run, code, time, tie = run[order], code[order], time[order], tie[order]
+        starts = run_starts(run)
+        ends = np.append(starts[1:], len(run))
+        # Of each run the k places at its end, newest first, or at its beginning.
+        at = ends[:, None] - 1 - np.arange(self.k) if self._newest else starts[:, None] + np.arange(self.k)
+        there = (at >= starts[:, None]) & (at < ends[:, None])
+        who, rank = np.nonzero(there)
+        at, who = at[there], run[starts][who]
         states = self.empty(n)
-        at, rank, order = run[keep], rank[keep], order[keep]
-        states["time"][at, rank], states["tie"][at, rank], states["code"][at, rank] = (
-            time[order],
-            tie[order],
-            code[order],
-        )
+        states["time"][who, rank], states["tie"][who, rank], states["code"][who, rank] = time[at], tie[at], code[at]
         return states
 
     def value(self, states: Array, now: NDArray[np.int64]) -> Array:
         return np.ascontiguousarray(states["code"])
 
-    @abstractmethod
-    def _order(self, time: Array, tie: Array) -> tuple[Array, Array]:
-        """What to sort by, the last key first."""
-
-    def _plain(self, events: Sequence[Event], *, newest: bool) -> list[int]:
-        chosen = sorted(events, key=lambda e: (e[1], e[2]), reverse=newest)[: self.k]
+    def plain(self, events: Sequence[Event], now: int) -> Any:
+        chosen = sorted(events, key=lambda e: (e[1], e[2]), reverse=self._newest)[: self.k]
         return [int(code) for code, _, _ in chosen] + [0] * (self.k - len(chosen))
 
 
@@ -97,11 +94,7 @@ class Last(_Ordered):
     array([[8, 9]], dtype=uint32)
     """
 
-    def _order(self, time: Array, tie: Array) -> tuple[Array, Array]:
-        return ~tie, ~time
-
-    def plain(self, events: Sequence[Event], now: int) -> Any:
-        return self._plain(events, newest=True)
+    _newest: ClassVar[bool] = True
 
 
 @registered("aggregate")
@@ -114,11 +107,7 @@ class First(_Ordered):
     array([[7, 9]], dtype=uint32)
     """
 
-    def _order(self, time: Array, tie: Array) -> tuple[Array, Array]:
-        return tie, time
-
-    def plain(self, events: Sequence[Event], now: int) -> Any:
-        return self._plain(events, newest=False)
+    _newest: ClassVar[bool] = False
 
 
 @registered("aggregate")
@@ -196,7 +185,10 @@ class TopK(Aggregate):
         return self._union(run, values, np.ones(len(values), np.int64), time, tie, np.zeros(len(starts), bool))
 
     def _union(self, run: Array, code: Array, count: Array, time: Array, tie: Array, full: Array) -> Array:
-        order = np.lexsort((tie, time, code, run))
+        key = run.astype(np.int64) << 32 | code
+        order = np.argsort(key, kind="stable")
+        if not _ordered(key[order], time[order], tie[order]):
+            order = np.lexsort((tie, time, key))
         run, code = run[order], code[order]
         states = self.empty(len(full))
         if len(run):
@@ -234,6 +226,16 @@ class TopK(Aggregate):
             return [0] * self.k
         ranked = sorted(count, key=lambda code: (count[code], newest[code]), reverse=True)[: self.k]
         return [int(code) for code in ranked] + [0] * (self.k - len(ranked))
+
+
+def _ordered(run: Array, time: Array, tie: Array) -> bool:
+    """Whether events are sorted by (run, time, tie), as they mostly come."""
+    later = (run[1:] > run[:-1]) | (run[1:] == run[:-1]) & (time[1:] > time[:-1])
+    if later.all():
+        return True
+    at = np.flatnonzero(~later)
+    same = (run[at + 1] == run[at]) & (time[at + 1] == time[at]) & (tie[at + 1] >= tie[at])
+    return bool(same.all())
 
 
 def check_capacity(k: int, capacity: int) -> None:

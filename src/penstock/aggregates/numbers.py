@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.aggregates.base import Aggregate, Event
+from penstock.aggregates.runs import run_lengths
 from penstock.aggregates.whole import added, narrowed, needs_unit, summed, whole, whole_plain
 from penstock.clock import SECOND
 from penstock.errors import DefinitionError
@@ -52,6 +53,11 @@ class Count(Aggregate):
 
     def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
         return np.add.reduceat(states, _at(starts)) if len(starts) else self.empty(0)
+
+    def collect(
+        self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64], starts: NDArray[np.int64]
+    ) -> Array:
+        return run_lengths(starts, len(time))
 
     def value(self, states: Array, now: NDArray[np.int64]) -> Array:
         return states.astype(np.float64)
@@ -107,6 +113,18 @@ class _Total(Aggregate):
             return out
         out["low"], out["high"] = summed(states["low"], states["high"], starts)
         out["count"] = np.add.reduceat(states["count"], _at(starts))
+        return out
+
+    def collect(
+        self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64], starts: NDArray[np.int64]
+    ) -> Array:
+        out = np.empty(len(starts), _SUM)
+        if len(starts):
+            units, at = whole(values, self.unit), _at(starts)
+            low, high = np.add.reduceat(units & 0xFFFFFFFF, at), np.add.reduceat(units >> 32, at)
+            high += low >> 32
+            out["low"] = (high << 32 | low & 0xFFFFFFFF).view(np.uint64)
+            out["high"], out["count"] = high >> 32, run_lengths(starts, len(values))
         return out
 
     def _total(self, states: Array) -> NDArray[np.int64]:

@@ -78,6 +78,11 @@ class Variance(Mean):
         states["squares"] = _carried(a["squares"] + b["squares"])
         return states
 
+    def collect(
+        self, values: Array, time: NDArray[np.int64], tie: NDArray[np.uint64], starts: NDArray[np.int64]
+    ) -> Array:
+        return self.reduce(self.lift(values, time, tie), starts)
+
     def reduce(self, states: Array, starts: NDArray[np.int64]) -> Array:
         out = self.empty(len(starts))
         if len(starts):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.aggregates.runs import run_starts
 from penstock.engines.stream import entities, key_codes
-from penstock.engines.windows import Runs
+from penstock.engines.windows import Runs, sorted_by
 from penstock.features.plan import Inputs, Plan
-from penstock.features.view import View
+from penstock.features.view import Group, View
 from penstock.types import Array, Rows, Strings
 
 
@@ -79,9 +81,17 @@ class _Prepared:
         codes = key_codes(view, rows)
         useful = np.logical_or.reduce([part.counts for part in self.inputs.values()]) & (codes != 0).all(axis=1)
         index = np.flatnonzero(useful)
-        self.rows = rows.take(index)
-        self.inputs = {name: Inputs(part.counts[index], part.values[index]) for name, part in self.inputs.items()}
-        self.keys, self.owner = entities(codes[index]) if len(index) else (codes[:0], np.zeros(0, np.int64))
+        self.keys, owner = entities(codes[index]) if len(index) else (codes[:0], np.zeros(0, np.int64))
+        # The events of one entity one after the other, in the order in which they came.
+        order = sorted_by(owner)
+        index = index[order]
+        self.owner, self._came = owner[order], order
+        self.time, self.tie = rows.time[index], rows.tie[index]
+        self._offsets = rows.offset[useful]
+        # Features share columns and filters.
+        columns = {id(column): column for part in self.inputs.values() for column in (part.counts, part.values)}
+        taken = {key: column[index] for key, column in columns.items()}
+        self.inputs = {name: Inputs(taken[id(p.counts)], taken[id(p.values)]) for name, p in self.inputs.items()}
         self._runs: dict[tuple[int | None, bool], Runs] = {}
 
     def states(
@@ -89,21 +99,34 @@ class _Prepared:
     ) -> dict[str, Array]:
         owner = _find(self.keys, keys)
         # Events that count have an offset below the limit, or a time: as places among all, which are small numbers.
-        order_by = self.rows.offset if known is not None else self.rows.time
-        levels = np.unique(order_by)
-        limit = np.searchsorted(levels, known if known is not None else now + 1)
+        limit = _places(self._offsets, known) if known is not None else _places(self._times, now + 1)
         # Neighbouring rows of one entity have most of their windows in common.
         rows = np.lexsort((limit, now, owner))
         found = {name: a.empty(len(keys)) for name, a in self.view.features.items()}
         for group in self.view.groups:
-            if (group.window, known is not None) not in self._runs:
-                place = np.searchsorted(levels, order_by)
-                self._runs[group.window, known is not None] = Runs(group, self.rows, self.owner, place)
-            runs = self._runs[group.window, known is not None]
+            runs = self._cut(group, known is not None)
             for windows in runs.windows(owner[rows], now[rows], limit[rows]):
                 for name, aggregate in group.features.items():
                     found[name][rows[windows.rows]] = windows.states(aggregate, self.inputs[name])
         return found
+
+    @cached_property
+    def _times(self) -> NDArray[np.int64]:
+        ordered = np.sort(self.time)
+        return ordered[run_starts(ordered)]
+
+    def _cut(self, group: Group, known: bool) -> Runs:
+        if (group.window, known) not in self._runs:
+            place = self._came if known else np.searchsorted(self._times, self.time)
+            self._runs[group.window, known] = Runs(group, self.time, self.tie, self.owner, place)
+        return self._runs[group.window, known]
+
+
+def _places(levels: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of the ascending, different levels are below each value."""
+    if len(levels) and levels[-1] - levels[0] == len(levels) - 1:  # without gaps, as offsets mostly are
+        return np.asarray(np.clip(values - levels[0], 0, len(levels)))
+    return np.searchsorted(levels, values)
 
 
 def _find(known: NDArray[np.uint32], keys: NDArray[np.uint32]) -> NDArray[np.int64]:

@@ -152,6 +152,10 @@ def entities(codes: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.
         packed = codes[:, 0].astype(np.uint64)
         if width == 2:
             packed = (packed << np.uint64(32)) | codes[:, 1]
+        elif n and int(codes.max()) < 2 * n:  # a table of all codes is smaller than what sorting would take
+            held = np.zeros(int(codes.max()) + 1, bool)
+            held[codes[:, 0]] = True
+            return np.flatnonzero(held).astype(np.uint32)[:, None], (np.cumsum(held) - 1)[codes[:, 0]]
         _, first, inverse = np.unique(packed, return_index=True, return_inverse=True)
     else:
         _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)

@@ -13,9 +13,9 @@ from penstock.aggregates import Aggregate
 from penstock.aggregates.runs import run_lengths, run_starts
 from penstock.features.plan import Inputs
 from penstock.features.view import Group
-from penstock.types import Array, Rows
+from penstock.types import Array
 
-_STATES, _BYTES = 4_000_000, 1 << 29  # of the states that are in hand at a time
+_STATES, _BYTES = 1_000_000, 1 << 29  # of the states that are in hand at a time
 
 
 class Runs:
@@ -23,24 +23,27 @@ class Runs:
 
     Args:
         group: aggregates that share a window.
-        rows: the events (n,).
-        owner: (n,) the number of each one's entity.
+        time: of the events (n,), microseconds; `tie` (n,) breaks ties.
+        owner: (n,) the number of each one's entity, ascending.
         order: (n,) by what events become known, small numbers from 0 on.
     """
 
-    def __init__(self, group: Group, rows: Rows, owner: NDArray[np.int64], order: NDArray[np.int64]) -> None:
-        self._group, self._rows = group, rows
-        tile = group.tile(rows.time)
+    def __init__(
+        self, group: Group, time: NDArray[np.int64], tie: NDArray[np.uint64], owner: NDArray[np.int64],
+        order: NDArray[np.int64],
+    ) -> None:  # fmt: skip
+        self._group, self._time, self._tie = group, time, tie
+        tile = group.tile(time)
         self._base = int(tile.min(initial=0)) - 1
         self._span = int(tile.max(initial=0)) - self._base + 2
+        self._width = int(order.max(initial=0)) + 2
+        self._at = _ascending(owner * self._width + order)
         place = owner * self._span + (tile - self._base)
-        ascending = bool((order[1:] >= order[:-1]).all())
-        self._at = np.argsort(place, kind="stable") if ascending else np.lexsort((order, place))
+        self._at = self._at[_ascending(place[self._at])]
         place, order = place[self._at], order[self._at]
         self._first = run_starts(place)
         self._end = np.append(self._first[1:], len(place))
         self._place = place[self._first]
-        self._width = int(order.max(initial=0)) + 2
         self._rank = np.repeat(np.arange(len(self._first)), self._end - self._first) * self._width + order
         self._complete = order[self._end - 1]  # known once all of the run is
 
@@ -108,21 +111,22 @@ class Runs:
 
     def _events(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> Events:
         run, position = _expanded(start, stop)
-        return Events(self._rows, self._at[position], run, len(start))
+        return Events(self._time, self._tie, self._at[position], run, len(start))
 
 
 @dataclass(frozen=True)
 class Events:
-    """Events, `at` (m,) of `rows`, in `n` runs that follow each other: `run` (m,) is the number of each one's."""
+    """Events, `at` (m,) of all, in `n` runs that follow each other: `run` (m,) is the number of each one's."""
 
-    rows: Rows
+    time: NDArray[np.int64]
+    tie: NDArray[np.uint64]
     at: NDArray[np.int64]
     run: NDArray[np.int64]
     n: int
 
     @cached_property
     def _when(self) -> tuple[Array, Array]:
-        return self.rows.time[self.at], self.rows.tie[self.at]
+        return self.time[self.at], self.tie[self.at]
 
     def states(self, aggregate: Aggregate, inputs: Inputs) -> Array:
         """One state a run, (n,)."""
@@ -182,6 +186,25 @@ class Windows:
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
         return run_starts(self.row[self._order])
+
+
+def sorted_by(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What sorts numbers from 0 on, equal ones in their order: as `np.argsort`, in a third of the time.
+
+    >>> sorted_by(np.array([70_000, 2, 70_000, 1]))
+    array([3, 1, 0, 2])
+    """
+    order = np.argsort((numbers & 0xFFFF).astype(np.uint16), kind="stable")  # by counting, as for all of 16 bits
+    left = numbers >> 16
+    while left.any():
+        order = order[np.argsort((left & 0xFFFF).astype(np.uint16)[order], kind="stable")]
+        left = left >> 16
+    return order
+
+
+def _ascending(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What sorts them, equal ones in their order; quick where they are nearly sorted."""
+    return np.arange(len(keys)) if (keys[1:] >= keys[:-1]).all() else np.argsort(keys, kind="stable")
 
 
 def _expanded(start: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -52,6 +52,8 @@ class Plan:
         """By (view version, feature name)."""
         derived = self._query.run(rows, strings)
         # Many aggregates read the same column under the same filter.
+        every = np.ones(len(rows), bool)
+        columns: dict[str, tuple[NDArray[np.bool_], Array]] = {}
         found: dict[_Read, Inputs] = {}
 
         def inputs(read: _Read) -> Inputs:
@@ -60,15 +62,19 @@ class Plan:
             return found[read]
 
         def made(read: _Read) -> Inputs:
-            counts = derived[read.where] if read.where is not None else np.ones(len(rows), bool)
+            counts = derived[read.where] if read.where is not None else every
             if read.parts:
                 parts = [inputs(part) for part in read.parts]
                 some = np.logical_or.reduce([part.counts for part in parts])
                 return Inputs(counts & some, Aggregate.joined([(part.counts, part.values) for part in parts]))
             if read.column is None:
                 return Inputs(counts, rows.time)
-            values = derived[read.column] if read.column in derived else rows.fields[read.column]
-            return Inputs(counts & present(values), values)
+            if read.column not in columns:
+                values = derived[read.column] if read.column in derived else rows.fields[read.column]
+                there = present(values)
+                columns[read.column] = (every if there.all() else there), values
+            there, values = columns[read.column]
+            return Inputs(there if counts is every else counts if there is every else counts & there, values)
 
         return {key: inputs(read) for key, read in self._reads.items()}
 
