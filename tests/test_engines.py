@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import penstock.aggregates as ps
 from penstock.audit.drawn import SCHEMA, Texts, stream
 from penstock.clock import DAY, HOUR, MINUTE, SECOND
-from penstock.engines import BatchEngine, NaiveEngine, StreamEngine
+from penstock.engines import BatchEngine, NaiveEngine, StreamEngine, windows
 from penstock.events.rows import RowsLog
 from penstock.features import View
 from penstock.features.records import decode, fold
@@ -48,6 +48,12 @@ FEATURES = {
     "drawn": ps.sample("item", k=3, window="2h"),
     "auc": ps.auc(ps.scored(BUY, pl.col("weight").abs() / 1e6), bins=5),
     "loss": ps.log_loss(ps.scored(BUY, pl.col("weight").abs() / 1e6), window="1h"),
+    "bracket": ps.histogram("price", edges=(0, 250.5, 500), window="1h"),
+    "fresh": ps.decayed_sum("price", half_life="1h"),
+    "spent_per_event": ps.ratio(ps.sum("price", where=BUY), ps.count(), window="1h"),
+    "kinds_of_items": ps.ratio(ps.distinct("item"), ps.mean("weight", unit=0.01), where=BUY, default=0.0),
+    "visits": ps.sessions(gap="10min", span="2h"),
+    "had": ps.members("item", capacity=5, window="10min"),
     "off": ps.calibration_error(ps.scored(BUY, pl.col("weight").abs() / 1e6), window="2h"),
 }
 VIEWS = [
@@ -165,6 +171,38 @@ def test_batch_answers_each_row_as_known_at_its_own_offset(events: list) -> None
     got = batch.values(VIEWS[0], keys, now, known)
     for i in range(len(events)):
         same(naive.table(VIEWS[0], keys[i : i + 1], int(now[i]), i), {name: v[i : i + 1] for name, v in got.items()})
+
+
+@pytest.mark.parametrize("states", [1, 7, 400])
+def test_rows_may_be_cut_anywhere(states: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many rows of few entities, in no order, as known and as happened: which are made together changes no value."""
+    random = np.random.default_rng(6)
+    rows, texts = stream(random, 400, users=5)
+    oracle = NaiveEngine({rows.stream: rows}, VIEWS[:1], texts)
+    users = np.unique(rows.fields["user"])
+    moments = [(int(stop), int(rows.time[: stop + 1].max())) for stop in random.integers(0, 400, 12)]
+    keys = np.tile(users, len(moments)).reshape(-1, 1).astype(np.uint32)
+    known, now = (np.repeat([moment[i] for moment in moments], len(users)) for i in (0, 1))
+    order = random.permutation(len(keys))
+    monkeypatch.setattr(windows, "_STATES", states)
+    batch = BatchEngine({rows.stream: rows}, texts)
+    for asked in (known, None):
+        got = batch.values(VIEWS[0], keys[order], now[order], None if asked is None else asked[order])
+        for at, (stop, moment) in enumerate(moments):
+            mine = np.argsort(order)[at * len(users) : (at + 1) * len(users)]
+            wanted = oracle.table(VIEWS[0], keys[order][mine], moment, stop if asked is not None else len(rows))
+            same(wanted, {name: values[mine] for name, values in got.items()})
+
+
+def test_a_view_that_counts_no_event_answers_for_every_key() -> None:
+    rows, texts = stream(np.random.default_rng(7), 20)
+    view = View("None", ("user",), {"n": ps.count(where=pl.col("price") > 10**9), "last": ps.last("item", k=2)}, SCHEMA)
+    none = View("None", ("user",), {"n": ps.count(where=pl.col("price") > 10**9)}, SCHEMA)
+    keys = np.array([[5], [99]], np.uint32)
+    batch = BatchEngine({rows.stream: rows}, texts)
+    for known in (np.array([20, 0]), None):
+        assert batch.values(none, keys, np.full(2, int(rows.time.max())), known)["n"].tolist() == [0.0, 0.0]
+        assert batch.values(view, keys, np.full(2, int(rows.time.max())), known)["n"].tolist() == [0.0, 0.0]
 
 
 def test_a_new_view_is_filled_beside_the_old_without_touching_it(tmp_path) -> None:

@@ -67,7 +67,8 @@ class BatchEngine:
     def _prepare(self, view: View) -> _Prepared | None:
         if view.version not in self._views:
             rows = self._rows.get(view.stream)
-            self._views[view.version] = _Prepared(view, rows, self._strings) if rows is not None and len(rows) else None
+            prepared = _Prepared(view, rows, self._strings) if rows is not None and len(rows) else None
+            self._views[view.version] = prepared if prepared is not None and len(prepared.time) else None
         return self._views[view.version]
 
 
