@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.errors import ReleaseError
 from penstock.learn.recipe import Candidates, LambdaRank
 from penstock.learn.scorer import Scorer
+
+if TYPE_CHECKING:  # it takes two seconds to import, which commands that fit and score nothing need not wait for
+    import lightgbm
 
 
 class Model(Protocol):
@@ -91,6 +93,8 @@ def load(folder: Path, saved: dict[str, Any], lasting: Sequence[int] = ()) -> Mo
     if saved["model"] == "source":
         return SourceOrder(int(saved["place"]))
     if saved["model"] == "trees":
+        import lightgbm
+
         return Trees(lightgbm.Booster(model_str=(folder / saved["file"]).read_text()), lasting)
     raise ReleaseError(
         "a release's model is one that this penstock can load", got=repr(saved["model"]), remedy="upgrade penstock"
@@ -105,6 +109,8 @@ def fit_trees(
     names: Sequence[str],
 ) -> Trees:
     """Fits the ranker on rows (n, features), their labels (n,) and the sizes of the requests' groups."""
+    import lightgbm
+
     data = lightgbm.Dataset(rows, positive.astype(np.int8), group=groups, feature_name=[_plain(n) for n in names])
     parameters = {
         "objective": "lambdarank",

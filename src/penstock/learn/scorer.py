@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.types import Array
+
+if TYPE_CHECKING:
+    import lightgbm
 
 # LightGBM reads a number this close to zero as zero.
 _TINY = np.float32(1e-35)
@@ -47,6 +49,7 @@ class Scorer:
         table: (bins of all features, words) unsigned, as wide as the largest tree needs.
         values: (words × (bits + 1),) float64, the leaf values; the last of each word, 0, stands for no leaf.
 
+    >>> import lightgbm
     >>> rows = np.array([[0.0], [1.0], [2.0], [np.nan]] * 20, np.float32)
     >>> data = lightgbm.Dataset(rows, [0.0, 1.0, 3.0, 5.0] * 20)
     >>> parameters = {"min_data_in_leaf": 1, "min_data_in_bin": 1, "verbose": -1}
