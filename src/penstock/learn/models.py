@@ -84,6 +84,11 @@ class Trees:
         return np.asarray(self.booster.feature_importance("gain"), np.float64)
 
 
+def prepare() -> None:
+    """Loads now what the first model needs, in a process that must not wait for it later."""
+    import lightgbm  # noqa: F401
+
+
 def load(folder: Path, saved: dict[str, Any], lasting: Sequence[int] = ()) -> Model:
     """The inverse of `save`.
 
