@@ -15,6 +15,8 @@ from penstock.features.plan import Inputs, Plan
 from penstock.features.view import Group, View
 from penstock.types import Array, Rows, Strings
 
+_KEPT = 2_000_000  # events for which windows' runs, some 50 bytes an event each, are kept from one call to the next
+
 
 class BatchEngine:
     """Values of views as they were known when each row's decision was made.
@@ -117,10 +119,12 @@ class _Prepared:
         return ordered[run_starts(ordered)]
 
     def _cut(self, group: Group, known: bool) -> Runs:
-        if (group.window, known) not in self._runs:
+        if (runs := self._runs.get((group.window, known))) is None:
             place = self._came if known else np.searchsorted(self._times, self.time)
-            self._runs[group.window, known] = Runs(group, self.time, self.tie, self.owner, place)
-        return self._runs[group.window, known]
+            runs = Runs(group, self.time, self.tie, self.owner, place)
+            if len(self.time) <= _KEPT:
+                self._runs[group.window, known] = runs
+        return runs
 
 
 def _places(levels: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:

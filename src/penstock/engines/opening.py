@@ -32,6 +32,7 @@ def local_spark(*, spread: int = 2) -> Iterator[Callable[[Log], AbstractContextM
         ) from None
     session = spark.local_session()
     try:
-        yield lambda log: closing(spark.SparkEngine(log, session, cells=4, spread=spread))
+        # A worker holds the events of one cell.
+        yield lambda log: closing(spark.SparkEngine(log, session, cells=max(4, log.end // 500_000), spread=spread))
     finally:
         session.stop()
