@@ -216,6 +216,18 @@ class _OtherValue(Count):
 
 
 @dataclass(frozen=True, eq=False)
+class _Infinite(Count):
+    def value(self, states: Array, now: Array) -> Array:
+        return np.asarray(np.where(states > 2, np.inf, states), np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Off(Count):
+    def exact(self, events: Any, now: int) -> tuple[float, float]:
+        return len(events) + 0.5, 0.25
+
+
+@dataclass(frozen=True, eq=False)
 class _LooksAside(Count):
     def value(self, states: Array, now: Array) -> Array:
         return states / states.max(initial=1)
@@ -254,6 +266,7 @@ BROKEN = [
     (_Forgetful(), "same|split|plain"), (_InPlace(), "writes into"), (_First("price"), "commutative"),
     (_Halved("price"), "associative"), (_NotNeutral(), "empty state"), (_Wide(), "fixed-width"),
     (_LosesInReduce(), "give the same"), (_LosesInScan(), "so far"), (_OtherCollect("item"), "give the same"),
+    (_Infinite(), "finite"), (_Off(), "as near to the exact one"),
     (_OtherValue(), "plain definition"), (_LooksAside(), "beside it"), (_Scribbles(), "left as they were"),
 ]  # fmt: skip
 

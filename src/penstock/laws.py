@@ -228,9 +228,28 @@ def _plain(aggregate: Aggregate, sample: Sample) -> Pairs:
             yield value, np.array(wanted, dtype)
 
 
+def _finite(aggregate: Aggregate, sample: Sample) -> Pairs:
+    """its value is a finite number, or missing"""
+    if not aggregate.is_list:
+        states = sample.collected(aggregate, sample.starts)
+        yield bool(np.isinf(aggregate.served(states, sample.nows(states))).any()), False
+
+
+def _within_its_bound(aggregate: Aggregate, sample: Sample) -> Pairs:
+    """its value is as near to the exact one as it declares"""
+    events = list(zip(sample.values.tolist(), sample.time.tolist(), sample.tie.tolist(), strict=True))
+    declared = aggregate.exact(events, sample.now)
+    if declared is not None and len(sample):
+        exact, off = declared
+        states = sample.collected(aggregate, sample.whole)
+        value = float(aggregate.value(states, sample.nows(states))[0])
+        # Floats, the exact one's among them, are rounded.
+        yield abs(value - exact) <= off + 1e-9 * max(abs(exact), off, 1.0), True
+
+
 LAWS: tuple[Law, ...] = (
     _fixed_width, _untouched, _associative, _commutative, _neutral, _folds, _running, _any_split, _any_order,
-    _survives, _one_by_one_valued, _timeless, _plain,
+    _survives, _one_by_one_valued, _timeless, _finite, _plain, _within_its_bound,
 )  # fmt: skip
 
 

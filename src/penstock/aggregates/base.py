@@ -106,6 +106,10 @@ class Aggregate(ABC):
     def plain(self, events: Sequence[Event], now: int) -> Any:
         """The definition, independently and in plain Python: the oracle of the kernel above."""
 
+    def exact(self, events: Sequence[Event], now: int) -> tuple[float, float] | None:
+        """What `plain` comes near to, and by how much at most it is off; None where it is exact, or off by chance."""
+        return None
+
     @property
     def parts(self) -> tuple[Aggregate, ...]:
         """The aggregates that it is made of, each with a column and a filter of its own: its values are `joined`."""

@@ -340,6 +340,16 @@ class _Decayed(_Ring):
         # Added one after the other: a sum in pairs would depend on the processor.
         return np.asarray(np.cumsum(each, axis=1)[:, -1] * self._scale)
 
+    def exact(self, events: Sequence[Event], now: int) -> tuple[float, float] | None:
+        value = off = 0.0
+        for each, time, _ in events:
+            age = (now - time) / duration(self.half_life)
+            part = self._each_plain(each) * self._scale * 2.0**-age
+            value += part
+            # The oldest slots are given up somewhere in the last quarter of a half-life.
+            off += abs(part) * (0.003 if age < _LIVES - 1 / _PER_LIFE else 1.0)
+        return value, off
+
     def plain(self, events: Sequence[Event], now: int) -> Any:
         slots: dict[int, tuple[int, int]] = {}
         for value, time, _ in self._recent(events, now):

@@ -170,6 +170,15 @@ class Auc(_Binned):
         wins = sum(2 * (p > n) + (p == n) for p in positive for n in negative)
         return float(wins) / float(2 * len(positive) * len(negative))
 
+    def exact(self, events: Sequence[Event], now: int) -> tuple[float, float] | None:
+        pairs = _plain_pairs(events)
+        both = [(p, n) for label, p in pairs if label for other, n in pairs if not other]
+        if not both:
+            return None
+        area = sum((p > n) + 0.5 * (p == n) for p, n in both) / len(both)
+        alike = sum(self._plain_bin(p) == self._plain_bin(n) for p, n in both) / len(both)
+        return area, alike / 2
+
 
 @registered("aggregate")
 @dataclass(frozen=True, eq=False)
@@ -211,6 +220,11 @@ class LogLoss(_Scored):
         chances = [max(_LEAST, min(score if label else 1.0 - score, 1.0 - _LEAST)) for label, score in pairs]
         total = sum(round(-math.log(chance) * _PER_NAT) for chance in chances)
         return float(total) / len(pairs) / _PER_NAT if pairs else math.nan
+
+    def exact(self, events: Sequence[Event], now: int) -> tuple[float, float] | None:
+        pairs = _plain_pairs(events)
+        chances = [max(_LEAST, min(score if label else 1.0 - score, 1.0 - _LEAST)) for label, score in pairs]
+        return (-sum(map(math.log, chances)) / len(pairs), 1e-6) if pairs else None
 
 
 def _ln(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -221,12 +221,18 @@ class Quantile(_Binned):
         found = np.array(self._told)[np.argmax(up_to >= rank, axis=1)]
         return np.where(count[:, 0] > 0, found, np.nan)
 
-    def plain(self, events: Sequence[Event], now: int) -> Any:
+    def exact(self, events: Sequence[Event], now: int) -> tuple[float, float] | None:
         if not events:
-            return math.nan
+            return None
+        chosen = min(max(self._ranked(events), self.least), self.most)
+        return chosen, self.error * chosen
+
+    def plain(self, events: Sequence[Event], now: int) -> Any:
+        return self._told[bisect_right(self.edges, self._ranked(events))] if events else math.nan
+
+    def _ranked(self, events: Sequence[Event]) -> float:
         ordered = sorted(float(value) for value, _, _ in events)
-        chosen = ordered[max(math.ceil(self.q * len(ordered)), 1) - 1]
-        return self._told[bisect_right(self.edges, chosen)]
+        return ordered[max(math.ceil(self.q * len(ordered)), 1) - 1]
 
 
 def median(column: Any, **options: Any) -> Quantile:
