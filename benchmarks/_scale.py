@@ -90,7 +90,7 @@ def prove(
     naive = NaiveEngine({rows.stream: rows.take(_of(rows, views, few))}, views, texts)
     oracles = [
         proof.Oracle(lambda view: few[view.version], naive.table),
-        proof.Oracle(lambda view: many[view.version], table),
+        proof.Oracle(lambda view: many[view.version], table, engine="batch"),
     ]
     found = Proof(streams=1)
     proof.prove_on(found, views, rows, texts, oracles, random, stores=stores, engines=engines, most=MOST)

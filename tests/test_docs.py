@@ -135,10 +135,15 @@ def test_metrics_are_documented() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """Every relative link of README.md, CHANGELOG.md and docs leads to a file."""
+    """Every relative link of README.md, CHANGELOG.md and docs leads to a file, and to a heading in it."""
     for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("**/*.md")]:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", path.read_text()):
+            page = path.parent / target if target else path
+            assert page.exists(), f"{path.name} links to {target}"
+            if anchor and page.suffix == ".md":
+                headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+                known = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor in known, f"{path.name} links to {target}#{anchor}"
 
 
 @pytest.mark.parametrize("block", fenced("python"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import polars as pl
 import pytest
@@ -192,6 +194,23 @@ def test_rows_may_be_cut_anywhere(states: int, monkeypatch: pytest.MonkeyPatch) 
             mine = np.argsort(order)[at * len(users) : (at + 1) * len(users)]
             wanted = oracle.table(VIEWS[0], keys[order][mine], moment, stop if asked is not None else len(rows))
             same(wanted, {name: values[mine] for name, values in got.items()})
+
+
+def test_values_are_made_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times as many rows do not take more memory for states of 4 kB: a slice of them, and a number a row."""
+    rows, texts = stream(np.random.default_rng(8), 300)
+    view = View("Wide", ("user",), {"items": ps.distinct("item", precision=12)}, SCHEMA)
+    users = np.unique(rows.fields["user"])
+    monkeypatch.setattr(windows, "_BYTES", 1 << 20)
+    peaks = []
+    for n in (1_000, 4_000):
+        keys = np.resize(users, n).reshape(-1, 1).astype(np.uint32)
+        batch = BatchEngine({rows.stream: rows}, texts)
+        tracemalloc.start()
+        batch.values(view, keys, np.full(n, int(rows.time.max())), np.resize(np.arange(300), n))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 4_000 * 500 < 4 * peaks[0]
 
 
 def test_a_view_that_counts_no_event_answers_for_every_key() -> None:

@@ -41,7 +41,7 @@ EXAMPLES: dict[str, list[tuple[Aggregate, str]]] = {
     "ratio": [
         (ps.ratio(ps.sum("price"), ps.count()), "price and time"),
         (ps.ratio(ps.distinct("item"), ps.mean("price", default=0.0), default=-1.0), "text and price"),
-        (ps.ratio(ps.recency(), ps.decayed_count(half_life="1h")), "times"),
+        (ps.ratio(ps.decayed_sum("price"), ps.decayed_count(half_life="1h")), "times"),
     ],
     "session_length": [(ps.session_length(gap="1s", span="1s"), "time"), (ps.session_length(), "time")],
     "sessions": [(ps.sessions(gap="1s", span="7s"), "time"), (ps.sessions(gap="30min", span="2h"), "time")],

@@ -103,7 +103,7 @@ def test_decayed_sums_are_within_their_bound_of_the_exact_exponential(seed: int,
         (ps.decayed_sum("price", half_life=half_life), values),
     ):
         found = valued(aggregate, values, time, now)
-        bound = (np.abs(each) * np.where(weights > 2**-9, 0.003 * weights, 2**-9)).sum()
+        bound = (np.abs(each) * np.where(weights > 2**-10, 0.003 * weights, 2**-10)).sum()
         assert abs(found - (each * weights).sum()) <= bound + 1e-9
 
 
@@ -112,6 +112,16 @@ def test_a_decayed_sum_of_floats_is_in_its_units() -> None:
     assert valued(ps.decayed_sum("weight", unit=0.5), np.array([2.6]), time, START) == pytest.approx(2.5, rel=0.003)
     with pytest.raises(DefinitionError, match="whole units of a declared size"):
         ps.running(ps.decayed_sum()).add(0.5)
+
+
+def test_one_absurd_value_stops_nothing() -> None:
+    """It counts as 2**62 units wherever in its slot it lies; the others are as they would be without it."""
+    aggregate = ps.decayed_sum("weight", half_life="4s", unit=0.01)
+    time = START + np.array([0, 250_000, 500_000, 999_999])
+    tie = np.arange(4, dtype=np.uint64)
+    states = aggregate.lift(np.array([1.0, 1e300, -1e300, 2.0]), time, tie)
+    found = aggregate.value(states, time)
+    assert found.tolist() == pytest.approx([1.0, 2**62 * 0.01, -(2**62) * 0.01, 2.0], rel=0.003)
 
 
 def test_a_decayed_sum_too_large_is_refused_when_read() -> None:
@@ -130,11 +140,18 @@ def test_a_decayed_sum_too_large_is_refused_when_read() -> None:
         (lambda: ps.sessions(gap="1s", span="2d"), "a span is at most 4,096 gaps long"),
         (lambda: ps.decayed_count(half_life="3s"), "a half-life is at least 4s"),
         (lambda: ps.sessions(gap="soon"), "soon"),
+        (lambda: ps.sessions(gap="0.0001ms"), "slots of at least a microsecond"),
+        (lambda: ps.histogram("price", edges=5), "finite edges in ascending order"),
+        (lambda: ps.histogram("price", edges=("a",)), "finite edges in ascending order"),
+        (lambda: ps.members("item", capacity=None), "a capacity from 1 to 100,000"),
+        (lambda: ps.ratio("price", "views"), "a ratio is of two aggregates"),
+        (lambda: ps.ratio(ps.count(), ps.sessions(), window="30d"), "look back equally far"),
+        (lambda: ps.ratio(ps.count(), ps.sessions()), "look back equally far"),
         (lambda: ps.histogram("price"), "finite edges in ascending order"),
         (lambda: ps.histogram("price", edges=(2, 1)), "finite edges in ascending order"),
         (lambda: ps.histogram("price", edges=(1, math.inf)), "finite edges in ascending order"),
-        (lambda: ps.members("item", capacity=0), "a capacity from 1 to 1,000,000"),
-        (lambda: ps.members("item", error=0.9), "an error from 1e-9 to 0.5"),
+        (lambda: ps.members("item", capacity=0), "a capacity from 1 to 100,000"),
+        (lambda: ps.members("item", error=0.9), "an error from 1e-6 to 0.5"),
         (lambda: ps.ratio(ps.count(window="1h"), ps.count()), "the window being its own"),
         (lambda: ps.ratio(ps.last("item"), ps.count()), "a number in any order"),
         (lambda: ps.ratio(ps.max_run(), ps.count()), "a number in any order"),

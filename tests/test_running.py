@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -196,3 +197,29 @@ def test_a_set_tells_what_was_added() -> None:
     assert [word in m for word in ("oak", "ash", "elm")] == [True, True, False]
     with pytest.raises(PenstockError, match="does not tell which values were added"):
         _ = "oak" in ps.running(ps.count())
+
+
+def test_parts_of_a_ratio_have_no_filter_and_no_expression() -> None:
+    """As of any running aggregate: what is added is what counts."""
+    filtered = ps.ratio(ps.sum("price", where=pl.col("kind") == "buy"), ps.count())
+    with pytest.raises(PenstockError, match="counts everything that is added"):
+        ps.running(filtered)
+    with pytest.raises(PenstockError, match="reads the values that are added"):
+        ps.running(ps.ratio(ps.sum(pl.col("price") * 2), ps.count()))
+    one, other = ps.running(ps.ratio(ps.sum("a"), ps.count())), ps.running(ps.ratio(ps.sum("b"), ps.count()))
+    one.add((4, 1))
+    other.add((2, 1))
+    one.merge(other)
+    assert one.get() == 3.0
+
+
+def test_texts_and_numbers_are_not_mixed() -> None:
+    """A text is a code inside, which a number must not be taken for; asking keeps nothing."""
+    m = ps.running(ps.members())
+    m.add("zebra")
+    assert [asked in m for asked in ("zebra", 1, 1.5, "never added", True)] == [True, False, False, False, False]
+    with pytest.raises(PenstockError, match="all text, or all numbers; got int beside text"):
+        m.add(1)
+    numbers = ps.running(ps.members())
+    numbers.add(7)
+    assert [asked in numbers for asked in (7, 7.0, 8, 7.5, "7")] == [True, True, False, False, False]

@@ -110,6 +110,20 @@ def test_the_stream_goes_on_from_a_store_that_spark_filled(spark: SparkSession, 
         assert (snapshot.offset, snapshot.newest) == (600, int(rows.time.max()))
 
 
+def test_a_store_that_has_seen_more_is_not_filled(spark: SparkSession, log: RowsLog) -> None:
+    """Records of keys that have later events alone would stay, and their events be counted again."""
+    rows = rows_of(log)
+    view = View("ByUser", ("user",), {"n": ps.count()}, drawn.SCHEMA)
+    store = MemoryStore()
+    StreamEngine(log, store, [view]).catch_up()
+    before = held(store, view)
+    with begun(spark, RowsLog({rows.stream: rows.take(slice(400))}, log.strings)) as engine:
+        engine._log = log  # as a log that has grown since the engine was made
+        with pytest.raises(UnavailableError, match="a store that has seen 600 events, and 400 events"):
+            engine.fill(store, [view])
+    assert held(store, view) == before
+
+
 def test_tiles_that_no_window_reaches_are_left_out(spark: SparkSession) -> None:
     """A filled store is no larger than what can be asked of it."""
     rows, texts = drawn.stream(np.random.default_rng(12), 60)

@@ -269,4 +269,4 @@ class Recency(Aggregate):
         return np.where(seen, (now - np.where(seen, states, now)) / SECOND, np.nan)
 
     def plain(self, events: Sequence[Event], now: int) -> Any:
-        return (now - max(time for _, time, _ in events)) / SECOND if events else math.nan
+        return float(now - max(time for _, time, _ in events)) / SECOND if events else math.nan

@@ -42,6 +42,10 @@ class Ratio(Aggregate):
     def __post_init__(self) -> None:
         super().__post_init__()
         for part in (self.above, self.below):
+            if part is not None and not isinstance(part, Aggregate):
+                raise DefinitionError(
+                    "a ratio is of two aggregates", got=repr(part), remedy='write ps.ratio(ps.sum("price"), ps.count())'
+                )
             fits = isinstance(part, Aggregate) and part.commutative and not part.is_list and not part.parts
             if part is None or not fits or part.window is not None:
                 raise DefinitionError(
@@ -49,6 +53,14 @@ class Ratio(Aggregate):
                     got="none" if part is None else f"{type(part).__name__}(window={part.window!r})",
                     remedy='write ps.ratio(ps.sum("price"), ps.count(), window="7d")',
                 )
+
+        spans = {part.windowed for part in self.parts}
+        if len(spans) == 2 or (spans == {False} and self.window is not None):
+            raise DefinitionError(
+                "the two aggregates of a ratio look back equally far",
+                got=" and ".join(type(part).__name__ for part in self.parts) + f", window={self.window!r}",
+                remedy="pair those that say themselves how far they look back, without a window, or neither",
+            )
 
     @property
     def parts(self) -> tuple[Aggregate, ...]:

@@ -49,25 +49,27 @@ class Running:
     """
 
     def __init__(self, aggregate: Aggregate) -> None:
-        if aggregate.window is not None or aggregate.where is not None:
-            raise DefinitionError(
-                "a running aggregate counts everything that is added",
-                got=f"window={aggregate.window!r}, where={aggregate.where}",
-                remedy="leave window and where out, and add only what counts",
-            )
-        if not (aggregate.column is None or isinstance(aggregate.column, str)):
-            raise DefinitionError(
-                "a running aggregate reads the values that are added",
-                got=f"column={aggregate.column}",
-                remedy="leave the column out, and add what the expression gives",
-            )
-        self.aggregate = replace(aggregate, column="value") if aggregate.reads else aggregate
+        for part in aggregate.with_parts:
+            if part.window is not None or part.where is not None:
+                raise DefinitionError(
+                    "a running aggregate counts everything that is added",
+                    got=f"window={part.window!r}, where={part.where}",
+                    remedy="leave window and where out, and add only what counts",
+                )
+            if not (part.column is None or isinstance(part.column, str)):
+                raise DefinitionError(
+                    "a running aggregate reads the values that are added",
+                    got=f"column={part.column}",
+                    remedy="leave the column out, and add what the expression gives",
+                )
+        self.aggregate = _alone(aggregate)
         self._readers = self.aggregate.parts or (self.aggregate,)
         self._state = self.aggregate.empty(1)
         self._count = 0
         self._waiting: list[tuple[Any, Micros, int]] = []
         self._kinds: tuple[Kind, ...] = ()  # of those that wait
         self._checked: set[tuple[Aggregate, Kind]] = set()
+        self._text: dict[Aggregate, bool] = {}  # whether what each part reads is text
         self._timed: bool | None = None
         # (time, number) of the first and of the last in time.
         self._first = self._last = (0, 0)
@@ -186,8 +188,10 @@ class Running:
                 f"{type(self.aggregate).__name__} does not tell which values were added",
                 got=f"{value!r} in it", remedy="use ps.running(ps.members())",
             )  # fmt: skip
-        kind, read = self._read(self.aggregate, value)
-        return bool(contains(self.state, np.array([[read]], DTYPES[kind]))[0, 0])
+        if isinstance(value, str) is not self._text.get(self.aggregate) or not _whole(value):
+            return False
+        read = _TEXTS.known(value) if isinstance(value, str) else int(value)
+        return read is not None and bool(contains(self.state, np.array([[read]], np.int64))[0, 0])
 
     def _taken(self, value: Any) -> tuple[tuple[Kind, ...], Any]:
         """The kinds of what is added, and how it is kept until it is merged."""
@@ -199,9 +203,11 @@ class Running:
                 f"{type(self.aggregate).__name__} takes {len(self._readers)} values at a time, None for a missing one",
                 got=repr(value), remedy="write add((250, 1))",
             )  # fmt: skip
+        unknown: Kind = "int"
+        before = self._kinds or (unknown,) * len(self._readers)
         pairs: list[tuple[Kind, Any]] = [
-            ("int", None) if part is None else self._read(reader, part)
-            for reader, part in zip(self._readers, value, strict=True)
+            (kind, None) if part is None else self._read(reader, part)
+            for reader, part, kind in zip(self._readers, value, before, strict=True)
         ]
         return tuple(kind for kind, _ in pairs), tuple(read for _, read in pairs)
 
@@ -227,6 +233,12 @@ class Running:
                 "a value is a finite number, a bool or a text",
                 got=f"{type(value).__name__} {value!r}",
                 remedy="leave missing values out, and convert others",
+            )
+        if self._text.setdefault(reader, kind == "text") is not (kind == "text"):
+            raise PenstockError(
+                f"what one {type(reader).__name__} is given is all text, or all numbers",
+                got=f"{kind} beside {'text' if self._text[reader] else 'numbers'}",
+                remedy="convert the values, or keep two",
             )
         # A unit is that of floats: whole numbers beside them are on the same scale.
         if kind in ("int", "bool") and getattr(reader, "unit", None) is not None:
@@ -269,6 +281,21 @@ class Running:
         )
 
 
+def _alone(aggregate: Aggregate) -> Aggregate:
+    """The same, of what is added in place of a field."""
+    changed: dict[str, Any] = {
+        f.name: _alone(value) for f in fields(aggregate) if isinstance(value := getattr(aggregate, f.name), Aggregate)
+    }
+    if aggregate.reads:
+        changed["column"] = "value"
+    return replace(aggregate, **changed)
+
+
+def _whole(value: Any) -> bool:
+    """Whether a value is a text or a whole number, as sets hold."""
+    return isinstance(value, str | Integral | np.bool_) or (isinstance(value, Real) and float(value).is_integer())
+
+
 def _takes(aggregate: Aggregate, kind: Kind) -> bool:
     try:
         aggregate.check(kind)
@@ -291,6 +318,10 @@ class _Texts:
                 self._codes[text] = len(self._texts)
                 self._texts.append(text)
             return self._codes[text]
+
+    def known(self, text: str) -> int | None:
+        """The code of a text that has one."""
+        return self._codes.get(text)
 
     def text(self, code: int) -> str:
         return self._texts[code]

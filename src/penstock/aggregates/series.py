@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.aggregates.base import Aggregate, Event
-from penstock.aggregates.whole import added, narrowed, needs_unit, whole, whole_plain
+from penstock.aggregates.whole import WIDE, added, narrowed, needs_unit, whole, whole_plain
 from penstock.errors import DefinitionError
 from penstock.registry import registered
 from penstock.types import Array, Kind
 
-_WIDE = np.dtype([("low", "<u8"), ("high", "<i8")])  # one integer of 128 bits
-_RUN = np.dtype([("total", _WIDE), ("prefix", _WIDE), ("suffix", _WIDE), ("best", _WIDE)])
+_RUN = np.dtype([("total", WIDE), ("prefix", WIDE), ("suffix", WIDE), ("best", WIDE)])
 _NONE = -(2**62)  # the high half of -2**126, which stands for "no run": any sum of events is above it
 
 
@@ -95,7 +94,7 @@ class MaxRun(Aggregate):
 
 
 def _added(a: Array, b: Array) -> Array:
-    out = np.empty(len(a), _WIDE)
+    out = np.empty(len(a), WIDE)
     out["low"], out["high"] = added(a["low"], a["high"], b["low"], b["high"])
     return out
 

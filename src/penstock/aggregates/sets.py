@@ -120,8 +120,8 @@ class Members(Aggregate):
     are set; an empty window gives 0, and where all bits are set it is what the last but one gives.
 
     Args:
-        capacity: of different values, from 1 to 1,000,000.
-        error: from 1e-9 to 0.5.
+        capacity: of different values, from 1 to 100,000.
+        error: from 1e-6 to 0.5.
 
     Source: Bloom, "Space/time trade-offs in hash coding with allowable errors" (1970); two hashes for all of a
     value's bits: Kirsch and Mitzenmacher, "Less hashing, same performance" (2006).
@@ -141,9 +141,10 @@ class Members(Aggregate):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (1 <= self.capacity <= 1_000_000 and 1e-9 <= self.error <= 0.5):
+        given = isinstance(self.capacity, int) and isinstance(self.error, int | float)
+        if not (given and 1 <= self.capacity <= 100_000 and 1e-6 <= self.error <= 0.5):
             raise DefinitionError(
-                "a set has a capacity from 1 to 1,000,000 and an error from 1e-9 to 0.5",
+                "a set has a capacity from 1 to 100,000 and an error from 1e-6 to 0.5",
                 got=f"capacity={self.capacity!r}, error={self.error!r}", remedy="write capacity=1000, error=0.01",
             )  # fmt: skip
 
@@ -189,7 +190,12 @@ class Members(Aggregate):
     def contains(self, states: Array, values: Array) -> NDArray[np.bool_]:
         """Whether each of some values (n, k), codes for a text field, was there for each state (n,)."""
         bits = self._bits(np.asarray(values))
-        words = np.take_along_axis(states, (bits >> 6).reshape(len(states), -1), axis=1).reshape(bits.shape)
+        if bits.ndim != 3 or len(bits) != len(states):
+            raise DefinitionError(
+                "each state is asked for as many values as the others: (states, values)",
+                got=f"{len(states)} states and values {np.shape(values)}", remedy="give one row of values a state",
+            )  # fmt: skip
+        words = states[np.arange(len(states))[:, None, None], bits >> 6]
         return np.asarray((words >> (bits & 63).astype(np.uint64) & np.uint64(1)).all(axis=-1))
 
     def value(self, states: Array, now: NDArray[np.int64]) -> Array:

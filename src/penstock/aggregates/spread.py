@@ -265,12 +265,16 @@ class Histogram(_Binned):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        edges = tuple(float(edge) for edge in self.edges)
+        try:
+            edges = tuple(float(edge) for edge in self.edges)
+        except (TypeError, ValueError):
+            edges = ()
         if not 1 <= len(edges) <= 4_096 or any(not a < b for a, b in zip(edges, (*edges[1:], math.inf), strict=True)):
             raise DefinitionError(
                 "a histogram has from 1 to 4,096 finite edges in ascending order", got=f"edges={self.edges!r}",
                 remedy='write ps.histogram("price", edges=(1000, 5000, 20000))',
             )  # fmt: skip
+        object.__setattr__(self, "edges", edges)
 
     @property
     def _edges(self) -> Sequence[float]:

@@ -10,6 +10,8 @@ from penstock.types import Array, Kind
 
 LARGEST = float(2**62)
 """One absurd value must not stop the stream: it counts as this, and shows when the total is read."""
+WIDE = np.dtype([("low", "<u8"), ("high", "<i8")])
+"""One integer of 128 bits."""
 _HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
@@ -55,6 +57,28 @@ def summed(low: Array, high: Array, starts: NDArray[np.int64]) -> tuple[Array, A
     return (large << _HALF) | (small & _LOW), np.add.reduceat(high, at) + (large >> _HALF).astype(np.int64)
 
 
+def floats(low: Array, high: Array) -> NDArray[np.float64]:
+    """Integers of 128 bits as floats: rounded once where they fit into 64, else each half by itself.
+
+    >>> floats(np.array([2**64 - 5], np.uint64), np.array([-1])).tolist()
+    [-5.0]
+    """
+    narrow = low.astype(np.uint64).view(np.int64)
+    halves = high.astype(np.float64) * 2.0**64 + low.astype(np.float64)
+    return np.where(high == narrow >> 63, narrow.astype(np.float64), halves)
+
+
+def floats_plain(value: int) -> float:
+    """The same of one, in plain Python.
+
+    >>> floats_plain(-5)
+    -5.0
+    """
+    if -(2**63) <= value < 2**63:
+        return float(value)
+    return float(value >> 64) * 2.0**64 + float(value & (1 << 64) - 1)
+
+
 def narrowed(low: Array, high: Array, what: str) -> NDArray[np.int64]:
     """Integers of 128 bits in 64.
 
@@ -71,6 +95,6 @@ def narrowed(low: Array, high: Array, what: str) -> NDArray[np.int64]:
     if np.any(high != total >> 63):
         raise OverflowedError(
             f"{what} stays within 63 bits when it is read", got="a larger one",
-            remedy="declare a larger unit or a shorter window",
+            remedy="declare a larger unit",
         )  # fmt: skip
     return total

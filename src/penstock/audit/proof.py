@@ -87,10 +87,14 @@ def prove(
 
 @dataclass(frozen=True)
 class Oracle:
-    """What is right: of a view the entities to ask for, and their values at a time, from the events below an offset."""
+    """What is right: of a view the entities to ask for, and their values at a time, from the events below an offset.
+
+    An oracle that is one of the engines itself names it as `engine`, which is not held to it then.
+    """
 
     keys: Callable[[View], NDArray[np.uint32]]
     table: Callable[[View, NDArray[np.uint32], int, int], Mapping[str, Array]]
+    engine: str = ""
 
 
 def prove_on(
@@ -132,8 +136,9 @@ def prove_on(
         for name, begin in engines.items():
             engine = stack.enter_context(begin(log))
             for view in views:
-                _ask(proof, f"{name} as known", view, known[view.version], engine, as_known=True)
-                _ask(proof, f"{name} as happened", view, happened[view.version], engine, as_known=False)
+                for how, truths in (("known", known[view.version]), ("happened", happened[view.version])):
+                    others = [truth for truth in truths if truth.engine != name]
+                    _ask(proof, f"{name} as {how}", view, others, engine, as_known=how == "known")
             if isinstance(engine, Filling):
                 store = MemoryStore()
                 engine.fill(store, views)
@@ -151,11 +156,12 @@ class _Truth:
     now: int
     known: int
     table: Mapping[str, Array]
+    engine: str
 
     @classmethod
     def of(cls, oracle: Oracle, view: View, now: int, known: int) -> _Truth:
         keys = oracle.keys(view)
-        return cls(keys, now, known, oracle.table(view, keys, now, known))
+        return cls(keys, now, known, oracle.table(view, keys, now, known), oracle.engine)
 
 
 def _ask(

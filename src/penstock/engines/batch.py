@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -50,8 +50,15 @@ class BatchEngine:
         Returns:
             By feature: float64 (n,), or uint32 codes (n, k).
         """
-        states = self.states(view, keys, now, known)
-        return {name: aggregate.served(states[name], now) for name, aggregate in view.features.items()}
+        prepared = self._prepare(view)
+        if prepared is None or not len(keys):
+            return {name: a.served(a.empty(len(keys)), now) for name, a in view.features.items()}
+        one = {name: a.served(a.empty(1), now[:1]) for name, a in view.features.items()}
+        found = {name: np.empty((len(keys), *value.shape[1:]), value.dtype) for name, value in one.items()}
+        # Values are narrower than the states of all rows.
+        for name, at, states in prepared.states(keys, now, known):
+            found[name][at] = view.features[name].served(states, now[at])
+        return found
 
     def states(
         self,
@@ -62,9 +69,11 @@ class BatchEngine:
     ) -> dict[str, Array]:
         """What `values` makes its values from, (n,) by feature: the states of parts of a log can be merged."""
         prepared = self._prepare(view)
-        if prepared is None or not len(keys):
-            return {name: a.empty(len(keys)) for name, a in view.features.items()}
-        return prepared.states(keys, now, known)
+        found = {name: a.empty(len(keys)) for name, a in view.features.items()}
+        if prepared is not None and len(keys):
+            for name, at, states in prepared.states(keys, now, known):
+                found[name][at] = states
+        return found
 
     def _prepare(self, view: View) -> _Prepared | None:
         if view.version not in self._views:
@@ -99,19 +108,18 @@ class _Prepared:
 
     def states(
         self, keys: NDArray[np.uint32], now: NDArray[np.int64], known: NDArray[np.int64] | None
-    ) -> dict[str, Array]:
+    ) -> Iterator[tuple[str, NDArray[np.int64], Array]]:
+        """States (m,) of a feature for the rows (m,), some at a time."""
         owner = _find(self.keys, keys)
         # Events that count have an offset below the limit, or a time: as places among all, which are small numbers.
         limit = _places(self._offsets, known) if known is not None else _places(self._times, now + 1)
         # Neighbouring rows of one entity have most of their windows in common.
         rows = np.lexsort((limit, now, owner))
-        found = {name: a.empty(len(keys)) for name, a in self.view.features.items()}
         for group in self.view.groups:
             runs = self._cut(group, known is not None)
             for windows in runs.windows(owner[rows], now[rows], limit[rows]):
                 for name, aggregate in group.features.items():
-                    found[name][rows[windows.rows]] = windows.states(aggregate, self.inputs[name])
-        return found
+                    yield name, rows[windows.rows], windows.states(aggregate, self.inputs[name])
 
     @cached_property
     def _times(self) -> NDArray[np.int64]:

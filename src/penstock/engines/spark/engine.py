@@ -136,6 +136,13 @@ class SparkEngine:
         """
         # It also empties a store of another log.
         StreamEngine(self._log, store)
+        ahead = max((store.views().get(view.version, 0) for view in views), default=0)
+        if ahead > self._end:
+            raise UnavailableError(
+                "a store is filled from a log that has all that the store has seen",
+                got=f"a store that has seen {ahead} events, and {self._end} events",
+                remedy="make the SparkEngine anew: it reads the log as it was when it was made",
+            )
         with store.snapshot() as snapshot:
             offset, newest = max(snapshot.offset, self._end), max(snapshot.newest, self._newest)
         records = (record for view in views for record in self._records(view))
