@@ -137,8 +137,8 @@ def _peer(
     command = [python, str(PEERS / script), str(folder), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        why = done.stderr.strip().splitlines()[-1:] or [f"ended by signal {-done.returncode}"]
-        return {f"{name}_seconds": None, f"{name}_failed": why[0][:300]}
+        why = [line for line in done.stderr.splitlines() if "Error" in line or "Exception" in line]
+        return {f"{name}_seconds": None, f"{name}_failed": (why or [f"exit {done.returncode}"])[-1][:300]}
     told = json.loads(done.stdout.splitlines()[-1])
     with np.load(folder / f"{kind}.npz") as ours, np.load(out) as theirs:
         different[name] = int(sum((ours[column] != theirs[column]).sum() for column in theirs.files))
