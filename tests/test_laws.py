@@ -210,6 +210,12 @@ class _OtherCollect(Last):
 
 
 @dataclass(frozen=True, eq=False)
+class _FillsBeside(Last):
+    def filled(self, states: Array, values: Array) -> Array:
+        return super().filled(states, np.roll(values, 1))
+
+
+@dataclass(frozen=True, eq=False)
 class _OtherValue(Count):
     def value(self, states: Array, now: Array) -> Array:
         return states.astype(np.float64) + (states > 2)
@@ -266,6 +272,7 @@ BROKEN = [
     (_Forgetful(), "same|split|plain"), (_InPlace(), "writes into"), (_First("price"), "commutative"),
     (_Halved("price"), "associative"), (_NotNeutral(), "empty state"), (_Wide(), "fixed-width"),
     (_LosesInReduce(), "give the same"), (_LosesInScan(), "so far"), (_OtherCollect("item"), "give the same"),
+    (_FillsBeside("item"), "time alone chooses"),
     (_Infinite(), "finite"), (_Off(), "as near to the exact one"),
     (_OtherValue(), "plain definition"), (_LooksAside(), "beside it"), (_Scribbles(), "left as they were"),
 ]  # fmt: skip

@@ -64,6 +64,10 @@ class Sample:
         """The events at `index`, in its order."""
         return Sample(self.values[index], self.time[index], self.tie[index], self.now, self.cuts)
 
+    def with_values(self, values: Array) -> Sample:
+        """The same events with other values."""
+        return Sample(values, self.time, self.tie, self.now, self.cuts)
+
     def nows(self, states: Array) -> NDArray[np.int64]:
         """`now` for each of some states."""
         return np.full(len(states), self.now, np.int64)
@@ -247,9 +251,17 @@ def _within_its_bound(aggregate: Aggregate, sample: Sample) -> Pairs:
         yield abs(value - exact) <= off + 1e-9 * max(abs(exact), off, 1.0), True
 
 
+def _filled(aggregate: Aggregate, sample: Sample) -> Pairs:
+    """where time alone chooses, states of the events' places, filled with their values, are those of the values"""
+    if aggregate.choice is not None:
+        places = sample.with_values(np.arange(1, len(sample) + 1, dtype=np.uint32))
+        states = places.collected(aggregate, sample.starts)
+        yield aggregate.filled(states, sample.values), sample.collected(aggregate, sample.starts)
+
+
 LAWS: tuple[Law, ...] = (
     _fixed_width, _untouched, _associative, _commutative, _neutral, _folds, _running, _any_split, _any_order,
-    _survives, _one_by_one_valued, _timeless, _finite, _plain, _within_its_bound,
+    _survives, _one_by_one_valued, _timeless, _finite, _plain, _within_its_bound, _filled,
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -119,6 +119,18 @@ class Aggregate(ABC):
     def with_parts(self) -> tuple[Aggregate, ...]:
         """It and all its parts."""
         return (self, *(leaf for part in self.parts for leaf in part.with_parts))
+
+    @property
+    def choice(self) -> Hashable:
+        """What, beside the events that count, decides which of them a state keeps; None where their values have a say.
+
+        States of one choice differ only in the values, which are `filled` in.
+        """
+        return None
+
+    def filled(self, states: Array, values: Array) -> Array:
+        """States that kept 1 + the places of events, with the `values` at these places instead."""
+        raise NotImplementedError(f"{type(self).__name__} has no choice")
 
     @staticmethod
     def joined(parts: Sequence[tuple[NDArray[np.bool_], Array]]) -> Array:

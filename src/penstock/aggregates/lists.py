@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -74,6 +74,16 @@ class _Ordered(Aggregate):
         at, who = at[there], run[starts][who]
         states = self.empty(n)
         states["time"][who, rank], states["tie"][who, rank], states["code"][who, rank] = time[at], tie[at], code[at]
+        return states
+
+    @property
+    def choice(self) -> Hashable:
+        return self._newest, self.k
+
+    def filled(self, states: Array, values: Array) -> Array:
+        states = states.copy()
+        there = states["code"] > 0
+        states["code"][there] = values[states["code"][there] - 1]
         return states
 
     def value(self, states: Array, now: NDArray[np.int64]) -> Array:

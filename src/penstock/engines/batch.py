@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.aggregates import Aggregate
 from penstock.aggregates.runs import run_starts
 from penstock.engines.stream import entities, key_codes
-from penstock.engines.windows import Runs, sorted_by
+from penstock.engines.windows import Runs, Windows, sorted_by
 from penstock.features.plan import Inputs, Plan
 from penstock.features.view import Group, View
 from penstock.types import Array, Rows, Strings
@@ -97,14 +98,12 @@ class _Prepared:
         # The events of one entity one after the other, in the order in which they came.
         order = sorted_by(owner)
         index = index[order]
-        self.owner, self._came = owner[order], order
+        self.owner, self._came, self._index = owner[order], order, index
         self.time, self.tie = rows.time[index], rows.tie[index]
         self._offsets = rows.offset[useful]
-        # Features share columns and filters.
-        columns = {id(column): column for part in self.inputs.values() for column in (part.counts, part.values)}
-        taken = {key: column[index] for key, column in columns.items()}
-        self.inputs = {name: Inputs(taken[id(p.counts)], taken[id(p.values)]) for name, p in self.inputs.items()}
+        self._place = (index + 1).astype(np.uint32)
         self._runs: dict[tuple[int | None, bool], Runs] = {}
+        self._taken: dict[int, Array] = {}
 
     def states(
         self, keys: NDArray[np.uint32], now: NDArray[np.int64], known: NDArray[np.int64] | None
@@ -118,8 +117,25 @@ class _Prepared:
         for group in self.view.groups:
             runs = self._cut(group, known is not None)
             for windows in runs.windows(owner[rows], now[rows], limit[rows]):
+                chosen: dict[Hashable, Array] = {}
                 for name, aggregate in group.features.items():
-                    yield name, rows[windows.rows], windows.states(aggregate, self.inputs[name])
+                    yield name, rows[windows.rows], self._states(windows, name, aggregate, chosen)
+
+    def _states(self, windows: Windows, name: str, aggregate: Aggregate, chosen: dict[Hashable, Array]) -> Array:
+        read = self.inputs[name]
+        if aggregate.choice is None:
+            return windows.states(aggregate, Inputs(self._sorted(read.counts), self._sorted(read.values)))
+        # Which events are kept is found once for all features, and values are read of these alone.
+        key = aggregate.choice, id(read.counts)
+        if key not in chosen:
+            chosen[key] = windows.states(aggregate, Inputs(self._sorted(read.counts), self._place))
+        return aggregate.filled(chosen[key], read.values)
+
+    def _sorted(self, column: Array) -> Array:
+        """The column in the events' order here; features share columns and filters."""
+        if id(column) not in self._taken:
+            self._taken[id(column)] = column[self._index]
+        return self._taken[id(column)]
 
     @cached_property
     def _times(self) -> NDArray[np.int64]:
