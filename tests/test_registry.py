@@ -17,6 +17,8 @@ from polars import col
 import penstock as ps
 from penstock.aggregates import Aggregate
 from penstock.errors import DefinitionError, NotFoundError
+from penstock.learn.classify import Classifier
+from penstock.learn.losses import ExpectedCost, Focal, LogLoss
 from penstock.registry import fingerprint, from_spec, get, kinds, names, registered, to_spec
 from penstock.retrieve import Source
 from penstock.serve.rerank import Rule
@@ -58,6 +60,13 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("aggregate", "sample"): ps.sample("item", k=20, seed=3, **WINDOW),
     ("aggregate", "sum"): ps.sum("price", unit=0.01, **WINDOW),
     ("aggregate", "top_k"): ps.top_k("category", k=7, capacity=99, **WINDOW),
+    ("classifier", "classifier"): Classifier(
+        loss=Focal(focus=1.5, positives=0.75), trees=7, leaves=5, learning_rate=0.05, min_leaf=3, columns=0.9,
+        rows=0.8, l2=1.0, bags=2, seed=5,
+    ),
+    ("loss", "expected_cost"): ExpectedCost(alarm=2.5),
+    ("loss", "focal"): Focal(focus=1.5, positives=0.75),
+    ("loss", "log_loss"): LogLoss(),
     ("ranker", "lambda_rank"): ps.LambdaRank(
         goal=BUYS, request={"type": col("A.b"), "kind": ps.request(col("now").dt.hour()), "expr": col("c")}, trees=7,
         leaves=5, learning_rate=0.05, min_leaf=3, negatives=9, examples="shown", window="2d", labels="5d", valid="2d",
@@ -126,7 +135,7 @@ class TestEachClass:
 
     def test_it_is_frozen(self, key: tuple[str, str]) -> None:
         with pytest.raises(FrozenInstanceError):
-            setattr(SAMPLES[key], fields(SAMPLES[key])[0].name, None)
+            setattr(SAMPLES[key], next((field.name for field in fields(SAMPLES[key])), "new"), None)
 
     def test_any_changed_field_changes_its_fingerprint(self, key: tuple[str, str]) -> None:
         spec = to_spec(SAMPLES[key])

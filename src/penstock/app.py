@@ -14,14 +14,14 @@ import numpy as np
 import polars as pl
 
 from penstock.clock import Clock, SystemClock, duration
-from penstock.errors import DefinitionError, NotFoundError, PenstockError
+from penstock.errors import DefinitionError, PenstockError
 from penstock.events import Event, Intake, SqliteLog, schema_of
 from penstock.features import View, define
 from penstock.learn import Shown, join_outcomes
 from penstock.releases import Registry
 from penstock.releases.training import Step, Trained, train
 from penstock.serve.decisions import DECISIONS, impressions, logged
-from penstock.serve.definition import Decision
+from penstock.serve.definition import Decision, unknown_decision
 from penstock.serve.definition import define as define_decision
 from penstock.serve.ingestor import Ingestor, Inlet
 from penstock.serve.lock import HomeLock
@@ -317,9 +317,7 @@ class App:
         if name is None and len(self.decisions) == 1:
             return next(iter(self.decisions.values()))
         if name not in self.decisions:
-            raise NotFoundError(
-                "a decision is named", got=repr(name), remedy="use one of " + ", ".join(self.decisions) or "define one"
-            )
+            raise unknown_decision(name, self.decisions)
         return self.decisions[name]
 
 

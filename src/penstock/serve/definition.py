@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import polars as pl
 
-from penstock.errors import DefinitionError
+from penstock.errors import DefinitionError, NotFoundError
 from penstock.features import View
 from penstock.learn import LambdaRank, Recipe, check_group
 from penstock.registry import fingerprint, to_spec
@@ -43,6 +43,13 @@ class Decision:
     @property
     def budget_ms(self) -> float:
         return self.budget / 1_000
+
+
+def unknown_decision(name: object, known: Iterable[str]) -> NotFoundError:
+    """The error for a decision that an app has not."""
+    names = ", ".join(known)
+    remedy = f"use one of {names}" if names else "the app has none: add one with @app.decision"
+    return NotFoundError("a decision is named", got=repr(name), remedy=remedy)
 
 
 @lru_cache(maxsize=1_024)

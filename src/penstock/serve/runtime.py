@@ -21,7 +21,7 @@ from penstock.releases import Registry
 from penstock.retrieve import Popularity
 from penstock.serve.decide import Decider
 from penstock.serve.decisions import DECISIONS, DecisionLog
-from penstock.serve.definition import Decision
+from penstock.serve.definition import Decision, unknown_decision
 from penstock.serve.follower import Follower
 from penstock.serve.ingestor import Inlet
 from penstock.serve.requests import Answer, DecideRequest
@@ -237,9 +237,7 @@ class Runtime:
 
     def _decider(self, name: str) -> Decider:
         if name not in self._deciders:
-            raise NotFoundError(
-                "a decision is named", got=repr(name), remedy="use one of " + ", ".join(self._deciders) or "define one"
-            )
+            raise unknown_decision(name, self._deciders)
         return self._deciders[name]
 
 

@@ -1,0 +1,1 @@
+"""Card payments of the Fraud Detection Handbook: its protocol, its features, and ours."""

@@ -1,0 +1,1 @@
+"""Fraud: what is known of a payment when it asks to be approved."""
