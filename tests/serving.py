@@ -18,6 +18,7 @@ from penstock.events import Parsed
 from penstock.serve.requests import Answer, DecideRequest
 from penstock.serve.runtime import Runtime
 from penstock.serve.server import BackgroundServer
+from penstock.types import Accepted
 
 
 class Action(ps.Event):
@@ -132,9 +133,11 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.runtime, name)
 
-    def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0) -> Answer:
+    def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0, event: Accepted | None = None) -> Answer:
+        assert request.user is not None
         self.asked.append(request.user)
-        answer = self.runtime.decide(name, request, spent_ms)
+        answer = self.runtime.decide(name, request, spent_ms, event)
+        assert isinstance(answer, Answer)
         answer.tier = f"{self.runtime.features('Shopper', request.user)['features']['actions']:g}"
         return answer
 
@@ -146,7 +149,7 @@ class Held(Counting):
         super().__init__(runtime)
         self.reached, self.go = threading.Event(), threading.Event()
 
-    def submit(self, parsed: Parsed, source: str) -> Future[list[bool]]:
+    def submit(self, parsed: Parsed, source: str, *, shown: bool = True) -> Future[list[bool]]:
         later: Future[list[bool]] = Future()
 
         def finish() -> None:

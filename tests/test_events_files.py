@@ -16,7 +16,7 @@ import pytest
 import penstock
 from penstock.clock import DAY, SECOND
 from penstock.errors import MappingError
-from penstock.events import Event, Mapping, Money, SqliteLog, ingest_file, read_file, schema_of
+from penstock.events import Event, Mapping, Money, SqliteLog, ingest_file, read_file, schema_of, ties
 from penstock.types import MISSING_INT, Rows
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "clickstream"
@@ -243,6 +243,48 @@ def test_a_mapped_arrival_orders_the_log_and_keeps_when_it_happened(tmp_path: Pa
     rows = log.read(0, 2)["reading"]
     assert texts(log, rows, "sensor") == ["early", "late"]
     assert (rows.time.tolist(), rows.arrived.tolist()) == ([20 * SECOND, 10 * SECOND], [21 * SECOND, 99 * SECOND])
+    log.close()
+
+
+def test_what_is_known_later_is_dated_later(tmp_path: Path) -> None:
+    """`after` moves when a row happened and arrived alike; what would not be known yet is refused and says so."""
+    rows = ["pump,2026-01-05", "valve,2026-01-04", "pump,2026-01-20"]
+    path = write(tmp_path / "late.csv", ["sensor,day", *rows])
+    text = 'stream="reading"\nid=["sensor","day"]\n[time]\ncolumns=["day"]\nformat="%Y-%m-%d"\nafter="7d"\n'
+    mapping = Mapping.parse(text + '[fields]\nsensor="sensor"')
+    events = read_file(path, mapping, Reading, latest=micros("2026-01-21T00:00:00+00:00"))
+    ((read, arrived),) = events.chunks()
+    times = [micros("2026-01-11T00:00:00+00:00"), micros("2026-01-12T00:00:00+00:00")]
+    assert [event.time for event in read] == arrived == times
+    assert [event.id for event in read] == ["valve:2026-01-04", "pump:2026-01-05"]
+    (refused,) = events.rejected
+    assert (refused.index, refused.field, refused.got) == (2, "time", '"2026-01-20"')
+    assert "7d after it" in refused.rule
+
+
+@pytest.mark.parametrize(
+    ("lines", "rule"),
+    [
+        ('after="7d"\narrived="day"', "after or arrived"),
+        ('after="200000w"', "100 years"),
+        ('after="a week"', "duration"),
+    ],
+)
+def test_a_span_that_cannot_be_is_refused(lines: str, rule: str) -> None:
+    with pytest.raises(MappingError, match=rule):
+        Mapping.parse(f'stream="reading"\n[time]\ncolumns=["day"]\n{lines}\n[fields]\nsensor="sensor"')
+
+
+def test_an_id_of_one_column_is_its_text(tmp_path: Path) -> None:
+    """So that an event of another stream can name it; a number of a Parquet file is its digits."""
+    mapping = Mapping.parse('stream="reading"\nid=["n"]\n[time]\ncolumns=["at"]\n[fields]\nsensor="n"')
+    frame = pl.DataFrame({"n": [7, 0], "at": pl.Series([1, 2]).cast(pl.Datetime("ms"))})
+    frame.write_parquet(tmp_path / "read.parquet")
+    log = opened(tmp_path / "log.sqlite")
+    ingest_file(log, tmp_path / "read.parquet", mapping, Reading)
+    rows = log.read(0, 2)["reading"]
+    assert texts(log, rows, "sensor") == ["7", "0"]
+    assert rows.tie.tolist() == ties("reading", ["7", "0"]).tolist()
     log.close()
 
 

@@ -18,6 +18,7 @@ from penstock.errors import UnavailableError
 from penstock.serve.requests import Answer, DecideRequest
 from penstock.serve.runtime import Runtime
 from penstock.serve.server import BackgroundServer
+from penstock.types import Accepted
 from serving import Client, Counting, Held, Response, answer_on, half_sent, in_flight, problem, shop, until
 
 
@@ -223,9 +224,11 @@ class Budgets(Counting):
         super().__init__(runtime)
         self.spent: list[float] = []
 
-    def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0) -> Answer:
+    def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0, event: Accepted | None = None) -> Answer:
         self.spent.append(spent_ms)
-        return self.runtime.decide(name, request, spent_ms)
+        answer = self.runtime.decide(name, request, spent_ms, event)
+        assert isinstance(answer, Answer)
+        return answer
 
 
 def test_queueing_and_reading_are_paid_from_the_budget(runtime: Runtime) -> None:

@@ -14,9 +14,11 @@ import pytest
 
 import penstock as ps
 from helpers import cli
+from penstock.clock import DAY, SECOND
 from penstock.errors import MappingError
-from penstock.events import Mapping
-from penstock.scaffold import Guess, check, guess, mapping_toml, sampled
+from penstock.events import Mapping, ties
+from penstock.scaffold import STARTERS, Guess, check, guess, mapping_toml, sampled
+from penstock.scaffold.payments import sample_payments
 
 SHOP = [("u1", "i1", "view"), ("u2", "i2", "view"), ("u1", "i1", "cart"), ("u1", "i1", "buy"), ("u2", "i3", "view")]
 TIMES = [
@@ -225,7 +227,7 @@ def test_files_that_are_there_stay(tmp_path: Path) -> None:
 def test_an_unknown_starter_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     done = cli("init", "shop", "--app", "bank", cwd=tmp_path)
     assert done.returncode == 1
-    assert "nextbest" in done.stderr
+    assert "fraud, nextbest" in done.stderr
 
 
 def test_a_fresh_folder_runs_as_it_is(tmp_path: Path) -> None:
@@ -248,9 +250,70 @@ def test_a_fresh_folder_runs_as_it_is(tmp_path: Path) -> None:
     assert ps.load(folder / "app.py").name == "my_shop"
 
 
-def test_what_is_written_reads_well(tmp_path: Path) -> None:
+def test_a_fresh_folder_for_payments_runs_as_it_is(tmp_path: Path) -> None:
+    """One file becomes two streams, and each chargeback names the payment that it is about; the app learns from both."""
+    files = told(tmp_path, "my-bank", "--app", "fraud")["files"]
+    assert set(files) == {
+        "app.py", "payments.toml", "chargebacks.toml", "test_app.py", "README.md", ".gitignore", "payments.csv",
+    }  # fmt: skip
+    folder = tmp_path / "my-bank"
+    assert "{{" not in "".join((folder / name).read_text() for name in files)
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "."]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout
+    counts = {}
+    for name in ("payments", "chargebacks"):
+        done = cli("ingest", "payments.csv", "--mapping", f"{name}.toml", "--json", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        counts[name] = json.loads(done.stdout.splitlines()[-1])["files"][0]
+    assert counts["payments"]["accepted"] > 15_000
+    assert counts["payments"]["rejected"] == counts["chargebacks"]["rejected"] == counts["payments"]["dropped"] == 0
+    app = ps.load(folder / "app.py")
+    assert app.name == "my_bank"
+    app.home = folder / "penstock-data"
+    log = app.log(read_only=True)
+    rows = log.read(0, log.end)
+    named = ties("payment", log.strings.texts(rows["chargeback"].fields["payment"]))
+    at = dict(zip(rows["payment"].tie.tolist(), rows["payment"].time.tolist(), strict=True))
+    late = [when - at[tie] for tie, when in zip(named.tolist(), rows["chargeback"].time.tolist(), strict=True)]
+    log.close()
+    # Payments of one second are a microsecond apart.
+    assert {round(span / SECOND) for span in late} == {7 * DAY // SECOND}
+    done = cli("train", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_sample_payments_hold_the_three_kinds_of_fraud() -> None:
+    """About one in a hundred; large amounts always, terminals for weeks; nothing that was not known at that midnight."""
+    midnight = 20_000 * DAY
+    frame = sample_payments(midnight).with_columns(pl.col("time").str.to_datetime("%+", time_zone="UTC"))
+    assert frame.equals(sample_payments(midnight).with_columns(frame["time"]))
+    assert frame["time"].is_sorted()
+    assert frame["time"].max() < pl.Series([midnight]).cast(pl.Datetime("us", "UTC"))[0]
+    assert 15_000 < len(frame) < 25_000
+    assert 0.008 < frame["fraud"].mean() < 0.015
+    known = pl.Series([midnight - 7 * DAY]).cast(pl.Datetime("us", "UTC"))[0]
+    assert frame.filter(pl.col("time") >= known)["fraud"].sum() == 0
+    old, bad = frame.filter(pl.col("time") < known), pl.col("fraud") == 1
+    assert old.filter(pl.col("amount") > 220)["fraud"].min() == 1
+    assert old.filter(pl.col("device").str.starts_with("x-"))["fraud"].min() == 1
+    assert old.filter(bad)["terminal"].value_counts(sort=True)["count"][:4].min() > 10
+
+
+def test_a_mapping_is_guessed_only_for_a_shop(tmp_path: Path) -> None:
+    """Nothing is written then, and the message names the files to write the columns into."""
+    (tmp_path / "history.csv").write_text("time,user,item,kind\n" + "\n".join(f"{t},u,i,view" for t in TIMES) + "\n")
+    done = cli("init", "bank", "--app", "fraud", "--from", "history.csv", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "payments.toml" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "bank").exists()
+
+
+@pytest.mark.parametrize("starter", STARTERS)
+def test_what_is_written_reads_well(starter: str, tmp_path: Path) -> None:
     """The Python that init writes has the formatting and passes the checks of ruff."""
-    told(tmp_path, "shop")
+    told(tmp_path, "shop", "--app", starter)
     for command in (["check", "--select", "E,F,I,B"], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length", "120", "."],

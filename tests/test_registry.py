@@ -17,7 +17,7 @@ from polars import col
 import penstock as ps
 from penstock.aggregates import Aggregate
 from penstock.errors import DefinitionError, NotFoundError
-from penstock.learn.classify import Classifier
+from penstock.learn.classify import Classifier, Logistic
 from penstock.learn.losses import ExpectedCost, Focal, LogLoss
 from penstock.registry import fingerprint, from_spec, get, kinds, names, registered, to_spec
 from penstock.retrieve import Source
@@ -62,8 +62,9 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("aggregate", "top_k"): ps.top_k("category", k=7, capacity=99, **WINDOW),
     ("classifier", "classifier"): Classifier(
         loss=Focal(focus=1.5, positives=0.75), trees=7, leaves=5, learning_rate=0.05, min_leaf=3, columns=0.9,
-        rows=0.8, l2=1.0, bags=2, seed=5,
+        rows=0.8, l2=1.0, bags=2, balance=3.0, seed=5,
     ),
+    ("classifier", "logistic"): Logistic(l2=2.5, tails=0.01, steps=9),
     ("loss", "expected_cost"): ExpectedCost(alarm=2.5),
     ("loss", "focal"): Focal(focus=1.5, positives=0.75),
     ("loss", "log_loss"): LogLoss(),

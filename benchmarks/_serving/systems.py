@@ -35,16 +35,23 @@ def penstock(shop: Shop, workers: int, folder: Path | None = None) -> Iterator[A
     """`penstock serve` on a copy of the shop, in processes of its own."""
     with TemporaryDirectory(dir=folder) as home:
         shutil.copytree(shop.home, home, dirs_exist_ok=True)
-        command = [sys.executable, "-m", "penstock.cli", "serve", "--app", str(APP), "--home", home, "--clock"]
-        command += ["events", "--port", "0", "--workers", str(workers), "--json"]
-        with _process(command, stdout=subprocess.PIPE) as server:
-            assert server.stdout is not None
-            line = server.stdout.readline()
-            if not line:
-                raise UnavailableError("penstock serve starts", got=f"exit {server.wait()}", remedy="see above")
-            address = "127.0.0.1", int(json.loads(line)["url"].rsplit(":", 1)[1])
-            _until_answering(address, "/readyz")
+        with serving(APP, Path(home), workers) as address:
             yield address
+
+
+@contextmanager
+def serving(app: Path, home: Path, workers: int = 1) -> Iterator[Address]:
+    """`penstock serve` of an app over a home folder, going by the time of events."""
+    command = [sys.executable, "-m", "penstock.cli", "serve", "--app", str(app), "--home", str(home), "--clock"]
+    command += ["events", "--port", "0", "--workers", str(workers), "--json"]
+    with _process(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        if not line:
+            raise UnavailableError("penstock serve starts", got=f"exit {server.wait()}", remedy="see above")
+        address = "127.0.0.1", int(json.loads(line)["url"].rsplit(":", 1)[1])
+        _until_answering(address, "/readyz")
+        yield address
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from benchmarks._serving.world import APP, DECIDE, Shop
 from penstock.clock import EventsClock
 from penstock.serve.access import AccessLog
 from penstock.serve.http import HttpApp
-from penstock.serve.requests import Answer
+from penstock.serve.requests import Answer, Judged
 from penstock.serve.runtime import Runtime
 
 BLOCK = 40
@@ -49,7 +49,7 @@ class Unlogged:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runtime, name)
 
-    def served(self, answer: Answer) -> None:
+    def served(self, answer: Answer | Judged) -> None:
         """Forgets it."""
 
 

@@ -18,7 +18,7 @@ from benchmarks._serving import load
 from penstock.clock import EventsClock
 from penstock.errors import ReleaseError
 from penstock.events import schema_of
-from penstock.releases import read
+from penstock.releases import Release, read
 from penstock.retrieve import Query
 from penstock.simulator import World
 from penstock.types import Accepted
@@ -133,6 +133,7 @@ def _check(booster: lightgbm.Booster) -> None:
 def _export(app: ps.App, release: str, users: Sequence[str], items: Sequence[str], folder: Path) -> None:
     """What a peer would have in its own stores: rows by shopper and item, and candidates with sources' scores."""
     served = read(app.home / "releases", release)
+    assert isinstance(served, Release)
     place = {item: i for i, item in enumerate(items)}
     columns = {
         view: [name.partition(".")[2] for name in served.recipe.assembler.names if name.startswith(f"{view}.")]

@@ -14,23 +14,27 @@ import numpy as np
 import polars as pl
 
 from penstock.clock import Clock, SystemClock, duration
-from penstock.errors import DefinitionError, PenstockError
+from penstock.errors import DefinitionError, PenstockError, RequestError
 from penstock.events import Event, Intake, SqliteLog, schema_of
 from penstock.features import View, define
 from penstock.learn import Shown, join_outcomes
 from penstock.releases import Registry
-from penstock.releases.training import Step, Trained, train
-from penstock.serve.decisions import DECISIONS, impressions, logged
+from penstock.releases.run import Step, Trained
+from penstock.releases.training import train
+from penstock.releases.verdicts import train_verdict
+from penstock.serve.decisions import DECISIONS, acted, impressions, logged
 from penstock.serve.definition import Decision, unknown_decision
 from penstock.serve.definition import define as define_decision
 from penstock.serve.ingestor import Ingestor, Inlet
 from penstock.serve.lock import HomeLock
-from penstock.serve.requests import Answer, checked
+from penstock.serve.requests import Answer, Judged, checked
 from penstock.serve.runtime import Runtime
+from penstock.serve.verdicts import Verdict
+from penstock.serve.verdicts import define as define_verdict
 from penstock.stores import open_store
 from penstock.types import Accepted, Progress, Store
 
-C = TypeVar("C", bound=type)
+D = TypeVar("D")
 HOME = Path("penstock-data")
 
 
@@ -68,6 +72,7 @@ class App:
         self.events: dict[str, type[Event]] = {}
         self.views: dict[str, View] = {}
         self.decisions: dict[str, Decision] = {}
+        self.verdicts: dict[str, Verdict] = {}
         self._runtime: Runtime | None = None
 
     # Definition
@@ -128,12 +133,42 @@ class App:
                 name, cls, by=by, item=item, budget=duration(budget), k=k, context=context,
                 cache=0 if cache is None else duration(cache), views=self.views,
             )  # fmt: skip
-            if name in self.decisions:
-                raise DefinitionError("a decision's name is its own", got=f"{name} twice", remedy="rename one")
+            self._name_once(name)
             self.decisions[name] = decision
             return decision
 
         return declare
+
+    def verdict(self, name: str, *, on: type[Event], by: str, budget: str = "50ms") -> Callable[[type], Verdict]:
+        """Declares a decision on single events: the decorated class says what is learned, what acting costs, and rules.
+
+        The class body holds ``costs`` (a `Costs`) and ``outcomes`` (what tells bad events from good), and may hold
+        ``views`` (all that fit, where absent), ``request`` (columns computed when an event asks), ``models`` (the
+        simplest first), ``first``, ``last`` and ``fallback`` (rules), ``otherwise`` (what is done where nothing can be
+        known in time), ``explore`` (the share of declines that are approved to learn from), ``labels``, ``valid`` and
+        ``most`` (how far back, and from how many events, is learned).
+
+        Args:
+            name: in the address, ``/v1/decide/{name}``.
+            on: the type of the events that are decided on.
+            by: the field that says who is decided about, such as ``"customer"``.
+            budget: the time within which an answer must leave.
+        """
+        self.event(on)
+
+        def declare(cls: type) -> Verdict:
+            verdict = define_verdict(
+                name, cls, schema=schema_of(on), by=by, budget=duration(budget), views=self.views
+            )  # fmt: skip
+            self._name_once(name)
+            self.verdicts[name] = verdict
+            return verdict
+
+        return declare
+
+    def _name_once(self, name: str) -> None:
+        if name in self.decisions or name in self.verdicts:
+            raise DefinitionError("a decision's name is its own", got=f"{name} twice", remedy="rename one")
 
     # In process
 
@@ -170,6 +205,7 @@ class App:
             intake=self.intake(),
             views=list(self.views.values()),
             decisions=list(self.decisions.values()),
+            verdicts=list(self.verdicts.values()),
             clock=self.clock,
             closing=opened.pop_all(),
         )
@@ -222,9 +258,29 @@ class App:
         """Decides as the server does. An `event` given along is durable on return, and not in its own features."""
         runtime = self.open()
         given = runtime.intake.check(event) if event is not None else None
-        answer = runtime.decide(name, checked(user=user, context=context, k=k, budget_ms=budget_ms))
+        asked = checked(user=user, context=context, k=k, budget_ms=budget_ms)
+        if name in self.verdicts:
+            raise RequestError(f"{name} decides on events", got="a user", remedy="ask app.judge(name, event)")
+        answer = runtime.decide(name, asked)
+        assert isinstance(answer, Answer)
         if given is not None:
             runtime.append([given])
+        runtime.served(answer)
+        return answer
+
+    def judge(self, name: str, event: Mapping[str, Any] | Event, *, budget_ms: float | None = None) -> Judged:
+        """Decides on one event as the server does; it is durable on return, and not in its own features.
+
+        Raises:
+            EventError: the event breaks a rule; nothing is decided or logged then.
+        """
+        runtime = self.open()
+        given = runtime.intake.check(event)
+        if name in self.decisions:
+            raise RequestError(f"{name} answers lists", got="an event", remedy="ask app.decide(name, user=…)")
+        answer = runtime.decide(name, checked(budget_ms=budget_ms), event=given)
+        assert isinstance(answer, Judged)
+        runtime.append([given])
         runtime.served(answer)
         return answer
 
@@ -244,16 +300,22 @@ class App:
             until: only events below this offset are learned from.
             step: told of each step, for progress bars.
         """
-        recipe = self._decision(decision).recipe
+        chosen = self._any(decision)
         log = self._runtime.log if self._runtime is not None else self.log()
-        folder = self.home / "releases"
+        folder, names = self.home / "releases", {"app": self.name, "log_id": log.id}
         try:
-            shown = None
-            if recipe.rank.examples == "shown":
-                if self._runtime is not None:
-                    self._runtime.decisions.flush()
-                shown = impressions(logged(self.home / DECISIONS, recipe.name), recipe, log.strings)
-            trained = train(recipe, log, folder, app=self.name, log_id=log.id, shown=shown, until=until, step=step)
+            if self._runtime is not None:
+                self._runtime.decisions.flush()
+            if isinstance(chosen, Verdict):
+                done = acted(logged(self.home / DECISIONS, chosen.name, audited=False), chosen.recipe.schema.stream)
+                trained = train_verdict(
+                    chosen.recipe, chosen.costs, log, folder, **names, acted=done, until=until, step=step
+                )
+            else:
+                shown = None
+                if chosen.recipe.rank.examples == "shown":
+                    shown = impressions(logged(self.home / DECISIONS, chosen.name), chosen.recipe, log.strings)
+                trained = train(chosen.recipe, log, folder, **names, shown=shown, until=until, step=step)
         finally:
             if self._runtime is None:
                 log.close()
@@ -314,11 +376,24 @@ class App:
         return Registry(self.home / "releases")
 
     def _decision(self, name: str | None) -> Decision:
-        if name is None and len(self.decisions) == 1:
-            return next(iter(self.decisions.values()))
-        if name not in self.decisions:
-            raise unknown_decision(name, self.decisions)
-        return self.decisions[name]
+        return _named(name, self.decisions)
+
+    def named_verdict(self, name: str | None = None) -> Verdict:
+        """The verdict of a name; without a name, the only one."""
+        return _named(name, self.verdicts)
+
+    def _any(self, name: str | None) -> Decision | Verdict:
+        both: dict[str, Decision | Verdict] = {**self.decisions, **self.verdicts}
+        return _named(name, both)
+
+
+def _named(name: str | None, known: Mapping[str, D]) -> D:
+    """The one of a name; without a name, the only one."""
+    if name is None and len(known) == 1:
+        return next(iter(known.values()))
+    if name is None or name not in known:
+        raise unknown_decision(name, known)
+    return known[name]
 
 
 def load(path: Path | str) -> App:

@@ -81,7 +81,7 @@ def init(
     history: Annotated[
         Path | None, typer.Option("--from", help="A file of events, whose columns it guesses; a small simulated one.")
     ] = None,
-    app: Annotated[str, typer.Option("--app", help="The application to start from.")] = "nextbest",
+    app: Annotated[str, typer.Option("--app", help="The application to start from: nextbest or fraud.")] = "nextbest",
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there already.")] = False,
     json: Json = False,
 ) -> None:
@@ -210,6 +210,23 @@ def forget(
 ) -> None:
     """Erase a person from everything in the home folder, and name the releases that learned from them."""
     care.forget(entity=entity, app=app, home=home, yes=yes, dry_run=dry_run, json=json)
+
+
+@cli.command()
+def reviews(
+    decision: Annotated[
+        str | None, typer.Argument(help="The verdict's name; may be left out where the app has one.")
+    ] = None,
+    app: AppFile = None,
+    home: Home = HOME,
+    most: Annotated[int, typer.Option(help="So many at most.", min=1)] = 20,
+    staff: Annotated[
+        float | None, typer.Option(help="Say how many reviews a day there are people for; a running server hears it.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List what waits for a person, by what a look at it is expected to save."""
+    commands.reviews(decision=decision, app=app, home=home, most=most, staff=staff, json=json)
 
 
 @release.command("list")

@@ -19,11 +19,14 @@ from penstock.engines.opening import local_spark
 from penstock.errors import MappingError, NotFoundError, PenstockError, RequestError
 from penstock.events import Event, Mapping, ingest_file
 from penstock.printing import Printer
-from penstock.releases import Registry, Release, read
+from penstock.releases import Bundle, Registry, read
 from penstock.serve.decisions import DECISIONS, logged
 from penstock.serve.lock import HomeLock
+from penstock.serve.requests import checked_staff
+from penstock.serve.runtime import STAFFING
 from penstock.serve.server import run
 from penstock.serve.token import operator_token
+from penstock.serve.verdicts import Staffing, waiting
 from penstock.types import Progress
 from penstock.workers import Plan, Supervisor, clock_of
 
@@ -86,6 +89,7 @@ def _block(printer: Printer, title: str) -> Iterator[Progress]:
 
 
 def init(*, folder: Path, history: Path | None, starter: str, force: bool, json: bool) -> None:
+    chosen = scaffold.started(starter, guessing=history is not None)
     sample = scaffold.sampled(history) if history else None
     guess = scaffold.guess(sample) if sample else None
     events = str(history.resolve() if history.is_absolute() else relpath(history, folder)) if history else None
@@ -98,8 +102,8 @@ def init(*, folder: Path, history: Path | None, starter: str, force: bool, json:
         checked = scaffold.check(sample, guess.mapping, cls)
         result |= {**scaffold.told(guess), **checked.counts()}
         lines += ["", *scaffold.lines(guess), str(checked), *(str(one.error) for one in checked.refused[:3])]
-    lines += ["", f"next: cd {quote(str(folder))} && penstock ingest {quote(events or scaffold.SAMPLE)}"]
-    lines[-1] += " --mapping mapping.toml"
+    ingests = (f"penstock ingest {quote(events or chosen.sample)} --mapping {name}" for name in chosen.mappings)
+    lines += ["", " && ".join([f"next: cd {quote(str(folder))}", *ingests])]
     say(result, "\n".join(lines), json)
 
 
@@ -228,7 +232,7 @@ def served_audit(system: App, log: Any, most: int, seed: int, progress: Progress
     """Audits the decisions that the home folder's decision log holds."""
     path = system.home / DECISIONS
     decided = logged(path)
-    releases: dict[str, Release] = {}
+    releases: dict[str, Bundle] = {}
     for name in {d.release for d in decided if d.release}:
         try:
             releases[name] = read(system.home / "releases", name)
@@ -252,6 +256,26 @@ def explain(*, id: str, app: Path | None, home: Path, most: int, json: bool) -> 
     with _log(system) as log:
         told = audits.explain(found, release, log, most=most)
     say(told.values, "\n".join(told.lines()), json)
+
+
+def reviews(*, decision: str | None, app: Path | None, home: Path, most: int, staff: float | None, json: bool) -> None:
+    system = open_app(app, home)
+    existing(home)
+    verdict = system.named_verdict(decision)
+    if staff is not None:
+        Staffing(home / STAFFING).set(verdict.name, checked_staff(staff))
+        say({"decision": verdict.name, "reviews": staff}, f"{verdict.name}: people for {staff:g} reviews a day", json)
+        return
+    with _log(system) as log:
+        asked = logged(home / DECISIONS, verdict.name)
+        found = [one.as_dict() for one in waiting(asked, verdict.recipe, log, most)]
+    lines = []
+    for one in found:
+        score = "     " if one["score"] is None else f"{one['score']:.3f}"
+        codes = ", ".join(code for code, *_ in one["reasons"])
+        lines.append(f"{one['saving'] / 100:>10,.2f}  {score}  {one['event']}  {codes}")
+    head = [f"{'saving':>10}  score  {verdict.recipe.schema.stream}  reasons"] if lines else []
+    say({"reviews": found}, "\n".join([*head, *lines]) or "nothing waits for a review", json)
 
 
 def release_list(*, home: Path, json: bool) -> None:

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from penstock.audit.served import Recomputed, recomputed
+from penstock.audit.served import Recomputed, recomputed, recomputed_rows
 from penstock.clock import SECOND
 from penstock.engines import NaiveEngine
 from penstock.learn import Trees
-from penstock.releases import Release
+from penstock.releases import Bundle, Release, VerdictRelease
 from penstock.serve.decisions import DIGEST, Decided, digests
 from penstock.serve.why import reasons
 from penstock.types import Log
@@ -38,6 +39,8 @@ class Explanation:
             out.append("recomputed features agree" if v["features_agree"] else "RECOMPUTED FEATURES DIFFER")
         elif v["erased_since"]:
             out.append("recomputed features differ: events that this decision knew were erased since")
+        if "verdict" in v:
+            out += _told(v["verdict"])
         for item in v["items"]:
             chance = "" if item["propensity"] == 1 else f", shown with chance {item['propensity']:.3g}"
             out.append(f"{item['place']:>3}  {item['item']}  score {item['score']:.4f}{chance}")
@@ -45,7 +48,16 @@ class Explanation:
         return out
 
 
-def explain(one: Decided, release: Release | None, log: Log, *, most: int = 20) -> Explanation:
+def _told(v: dict[str, Any]) -> list[str]:
+    chance = "" if v["propensity"] == 1 else f", done with chance {v['propensity']:.3g}"
+    score = "no score" if np.isnan(v["score"]) else f"score {v['score']:.4f}"
+    out = [f"event {v['event']}: {v['action']}, {score}{chance}"]
+    out += [f"     {code}" + ("" if effect is None else f" = {value:g} ({effect:+.3f})" if value is not None
+            else f" missing ({effect:+.3f})") for code, value, effect in v["reasons"]]  # fmt: skip
+    return out
+
+
+def explain(one: Decided, release: Bundle | None, log: Log, *, most: int = 20) -> Explanation:
     """Explains one decision; its features are recomputed from the log as they were known to it.
 
     Args:
@@ -78,18 +90,34 @@ def explain(one: Decided, release: Release | None, log: Log, *, most: int = 20) 
         "candidates": len(one.items),
         "items": items,
     }
+    if one.verdict is not None:
+        values["verdict"] = {**one.verdict, "score": float(one.scores[0]), "propensity": float(one.propensities[0])}
     if release is None or not one.digests:
         for item in items:
             item["why"] = ["one of the popular items: this answer used no features"]
         return Explanation(values)
-    rows = log.read(0, one.offset)
-    known = recomputed(one, release, NaiveEngine(rows, list(release.recipe.views), strings), strings)
-    expected = digests(known.rows)
+    naive = NaiveEngine(log.read(0, one.offset), list(release.recipe.views), strings)
+    known = recomputed(one, release, naive, strings) if isinstance(release, Release) else None
+    rows = known.rows if known is not None else recomputed_rows(one, release, naive, strings)
+    expected = digests(rows)
     agree = expected == one.digests and len(expected) == DIGEST * len(release.recipe.assembler.names)
     # What differs after an erasure proves nothing.
     values["features_agree"] = None if values["erased_since"] and not agree else agree
-    _reasons(values, one, release, known, log)
+    if isinstance(release, VerdictRelease):
+        _moved(values["verdict"], rows, release)
+    elif known is not None and isinstance(release, Release):
+        _reasons(values, one, release, known, log)
     return Explanation(values)
+
+
+def _moved(verdict: dict[str, Any], rows: NDArray[np.float64], release: VerdictRelease) -> None:
+    """Every feature of the event that was decided on, and what each adds to the log-odds."""
+    names = release.recipe.assembler.names
+    effect = release.model.classifier.contributions(rows.astype(np.float32))[0]
+    verdict["features"] = {
+        name: {"value": None if np.isnan(value) else value, "effect": round(added, 4)}
+        for name, value, added in zip(names, rows[0].tolist(), effect.tolist(), strict=True)
+    }
 
 
 def _reasons(values: dict[str, Any], one: Decided, release: Release, known: Recomputed, log: Log) -> None:

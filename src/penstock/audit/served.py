@@ -14,7 +14,7 @@ from penstock.clock import SECOND
 from penstock.engines import NaiveEngine
 from penstock.features import View
 from penstock.features.assemble import Read
-from penstock.releases import Release
+from penstock.releases import Bundle, Release, VerdictRelease
 from penstock.retrieve import Query
 from penstock.serve.decisions import DIGEST, Decided, digests
 from penstock.types import Array, Log, Progress, Rows, Strings
@@ -64,7 +64,7 @@ class Audit:
 def served(
     log: Log,
     decided: Sequence[Decided],
-    releases: Mapping[str, Release],
+    releases: Mapping[str, Bundle],
     *,
     most: int = 500,
     seed: int = 0,
@@ -98,9 +98,9 @@ def served(
     return audit
 
 
-def _check(audit: Audit, one: Decided, release: Release, naive: NaiveEngine, strings: Strings, erased: bool) -> None:
+def _check(audit: Audit, one: Decided, release: Bundle, naive: NaiveEngine, strings: Strings, erased: bool) -> None:
     recipe = release.recipe
-    rows = recomputed(one, release, naive, strings).rows
+    rows = recomputed_rows(one, release, naive, strings)
     expected = digests(rows)
     audit.decisions += 1
     audit.rows += len(rows)
@@ -128,6 +128,20 @@ class Recomputed:
     scores: NDArray[np.float64]
     rows: NDArray[np.float64]
     lists: Mapping[str, NDArray[np.uint32]]
+
+
+def recomputed_rows(one: Decided, release: Bundle, naive: NaiveEngine, strings: Strings) -> NDArray[np.float64]:
+    """The features, (n, features), that a logged decision of whatever kind should have seen."""
+    if isinstance(release, Release):
+        return recomputed(one, release, naive, strings).rows
+    assert isinstance(release, VerdictRelease)
+    recipe = release.recipe
+    read = _naive_read(naive, one.time, one.offset)
+    keys = {name: np.array([strings.code(str(one.context[name] or ""))], np.uint32) for name in recipe.keys}
+    opened = recipe.assembler.open(read, keys, np.array([one.time]))
+    values = [one.context[name] for name in recipe.numbers]
+    numbers = np.array([[np.nan if value is None else float(value) for value in values]])
+    return recipe.assembler.matrix(read, opened, np.zeros(1, np.int64), np.zeros(1, np.uint32), numbers).rows
 
 
 def recomputed(one: Decided, release: Release, naive: NaiveEngine, strings: Strings) -> Recomputed:

@@ -59,6 +59,8 @@ def explanation(told: Explanation) -> Markup:
         *((f"Context: {name}", str(value)) for name, value in v["context"].items()),
         *((f"{stage}, ms", f"{ms:.2f}") for stage, ms in v["timings_ms"].items()),
     ]  # fmt: skip
+    if "verdict" in v:
+        return _verdict(v, facts)
     rows = [
         (str(item["place"]), item["item"], f"{item['score']:.4f}", f"{item['propensity']:.3g}",
          tag("ul", *[tag("li", reason) for reason in item["why"]]), _features(item.get("features", {})))
@@ -70,6 +72,25 @@ def explanation(told: Explanation) -> Markup:
         grid("Items in the order of the answer", ("Place", "Item", "Score", "Propensity", "Why", "Features"), rows,
              (1, 4, 5), "items"),
     )  # fmt: skip
+
+
+def _verdict(v: Mapping[str, Any], facts: Sequence[tuple[str, str]]) -> Markup:
+    said = v["verdict"]
+    more = [
+        ("Event", str(said["event"])), ("Action", said["action"]), ("Score", f"{said['score']:.4f}"),
+        ("Propensity", f"{said['propensity']:.3g}"), ("Rule", said["rule"] or "none"),
+        ("A review would save", f"{said['saving'] / 100:,.2f}"),
+    ]  # fmt: skip
+    features = sorted(said.get("features", {}).items(), key=lambda one: -abs(one[1]["effect"]))
+    rows = [
+        (name, "missing" if one["value"] is None else f"{one['value']:g}", f"{one['effect']:+.4f}")
+        for name, one in features
+    ]  # fmt: skip
+    return join(
+        tag("h3", "Decision ", tag("code", v["decision_id"])),
+        tag("dl", *[tag("div", tag("dt", name), tag("dd", value)) for name, value in (*more, *facts)], class_="facts"),
+        grid("Features, and what each adds to the log-odds", ("Feature", "Value", "Effect"), rows, (0,), "items"),
+    )
 
 
 def _features(values: Mapping[str, Any]) -> Markup | str:

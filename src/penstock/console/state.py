@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.audit import Explanation, explain
 from penstock.errors import NotFoundError, PenstockError
-from penstock.releases import Release, read
+from penstock.releases import Bundle, read
 from penstock.serve.runtime import Runtime
 
 
@@ -131,8 +131,9 @@ def _report(runtime: Runtime, release: str) -> tuple[str, str]:
         report: dict[str, Any] = json.loads((runtime.registry.folder / release / "report.json").read_text())
         chosen = next(one for one in report["candidates"] if one["name"] == report["chosen"])
         found = chosen["scores"][report["metric"]]
-        name = {"mrr": "MRR", "ndcg": "NDCG", "hit_rate": "Hit rate"}.get(report["metric"], report["metric"])
-        score = f"{name}@{report['k']} {found['mean']:.4f} ({found['low']:.4f} to {found['high']:.4f})"
+        names = {"mrr": "MRR", "ndcg": "NDCG", "hit_rate": "Hit rate", "ap": "Average precision"}
+        name = names.get(report["metric"], report["metric"]) + (f"@{report['k']}" if "k" in report else "")
+        score = f"{name} {found['mean']:.4f} ({found['low']:.4f} to {found['high']:.4f})"
         return score, str(report["created"])
     except (OSError, ValueError, LookupError, TypeError, StopIteration):
         return "", ""
@@ -163,5 +164,5 @@ def explained(runtime: Runtime, decision: str) -> Explanation:
     return explain(found, _of(runtime, found.release), runtime.log)
 
 
-def _of(runtime: Runtime, release: str | None) -> Release | None:
+def _of(runtime: Runtime, release: str | None) -> Bundle | None:
     return None if release is None else read(runtime.registry.folder, release)

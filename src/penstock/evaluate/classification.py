@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -57,6 +58,40 @@ def roc_auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
     twice = int((positive * (2 * below + negative)).sum())
     pairs = int(positive.sum()) * int(negative.sum())
     return twice / (2 * pairs) if pairs else 0.5
+
+
+def average_precision(y_true: ArrayLike, y_score: ArrayLike, weight: ArrayLike | None = None) -> float:
+    """The area under the precision-recall curve, as the mean precision at each positive; tied scores stand as one.
+
+    Args:
+        y_true: (n,) labels, each 0 or 1, or bools.
+        y_score: (n,) numbers, the higher the more likely a 1.
+        weight: (n,) how much each row counts; alike, where absent.
+
+    Returns:
+        0 to 1, and 0 where there is no positive.
+
+    >>> average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]).__round__(4)
+    0.8333
+    """
+    label, score = _column(y_true, "y_true"), _column(y_score, "y_score")
+    each = np.ones(len(label)) if weight is None else _column(weight, "weight").astype(np.float64)
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(run_starts(score[order])[1:], len(order)) - 1
+    hit = np.cumsum(label[order] * each[order])[ends] if len(order) else np.zeros(0)
+    if not len(hit) or not hit[-1]:
+        return 0.0
+    taken = np.cumsum(each[order])[ends]
+    return float((np.diff(hit, prepend=0.0) * hit / taken).sum() / hit[-1])
+
+
+def drawn_by_group(groups: NDArray[Any], repeats: int, seed: int = 0) -> Iterator[NDArray[np.int64]]:
+    """Bootstrap samples of rows: whole groups (n,) drawn with replacement; positions of rows, `repeats` times."""
+    random = np.random.default_rng(seed)
+    names, which = np.unique(groups, return_inverse=True)
+    for _ in range(repeats):
+        times = np.bincount(random.integers(0, len(names), len(names)), minlength=len(names))
+        yield np.repeat(np.arange(len(groups)), times[which])
 
 
 def _column(values: ArrayLike, name: str) -> NDArray[Any]:

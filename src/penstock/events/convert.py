@@ -148,15 +148,16 @@ def _filtered(frame: pl.DataFrame, mapping: Mapping) -> tuple[pl.DataFrame, int]
 
 def _times(frame: pl.DataFrame, time: Time, latest: Micros, rules: Rules) -> list[pl.Expr]:
     out = []
+    late, remedy = "time is", "mend the row, or [time] of the mapping"
+    if time.after is not None:
+        late, remedy = f"time and {time.after} after it are", "ingest a later export, or mend time.after"
     for name, columns in ((TIME, time.columns), (ARRIVED, (time.arrived,) if time.arrived else time.columns)):
         shown = pl.concat_str([pl.col(column).cast(pl.String) for column in columns], separator=" ")
-        value = _instant(frame, time, columns, shown)
+        value = _instant(frame, time, columns, shown) + (duration(time.after) if time.after else 0)
         form = f"fits {time.format!r}" if time.format else "is RFC 3339 text or a number"
         outside = value.is_null() | (value < 0) | (value >= MAX_TIME)
         rules.refuse(outside, shown, "time", f"time {form}, from 1970 on", "mend the row, or [time] of the mapping")
-        rules.refuse(
-            value > latest, shown, "time", "time is not in the future", "mend the row, or [time] of the mapping"
-        )
+        rules.refuse(value > latest, shown, "time", f"{late} not in the future", remedy)
         out.append(value.alias(name))
     return out
 

@@ -6,13 +6,14 @@ import hashlib
 import sqlite3
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import DefinitionError, NotFoundError, UnavailableError
@@ -22,7 +23,7 @@ from penstock.events.layout import Layout, Layouts, joined
 from penstock.events.rejection import DeadLetter, Rejection, storable
 from penstock.events.strings import SqliteStrings
 from penstock.events.tables import connect, create, guarded, lookup, snapshot, transaction
-from penstock.types import Accepted, Appended, Array, Code, Erasure, Micros, Progress, Rows, Schema
+from penstock.types import Accepted, Appended, Code, Erasure, Micros, Progress, Rows, Schema
 
 DEDUPE_LAST = 10_000_000
 SEGMENT = 1 << 18
@@ -149,7 +150,7 @@ class SqliteLog:
             rejected: dead letters of the same transaction, which came from `source`.
         """
         times = [arrived] * len(events) if isinstance(arrived, int) else list(arrived)
-        hashes = [hashlib.blake2b(f"{event.stream}\0{event.id}".encode(), digest_size=16).digest() for event in events]
+        hashes = [_hash(event.stream, event.id) for event in events]
         with self._lock, guarded(self.path, "appended to"):
             db = self._writing()
             with transaction(db):
@@ -336,5 +337,18 @@ class SqliteLog:
         return found
 
 
-def _ties(hashes: Sequence[bytes]) -> Array:
+def ties(stream: str, ids: Iterable[str]) -> NDArray[np.uint64]:
+    """The ties (n,) of the events of a stream that have these ids.
+
+    >>> int(ties("payment", ["p1"])[0]) == int(ties("refund", ["p1"])[0])
+    False
+    """
+    return _ties([_hash(stream, id) for id in ids])
+
+
+def _hash(stream: str, id: str) -> bytes:
+    return hashlib.blake2b(f"{stream}\0{id}".encode(), digest_size=16).digest()
+
+
+def _ties(hashes: Sequence[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(hashes), "<u8")[::2]

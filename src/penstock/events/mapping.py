@@ -7,10 +7,12 @@ from typing import Literal
 
 import msgspec
 
-from penstock.clock import duration
+from penstock.clock import DAY, duration
 from penstock.errors import MappingError, PenstockError
 from penstock.registry import fingerprint
 from penstock.types import Schema
+
+_MOST_AFTER = 36_525 * DAY
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,6 +60,8 @@ class Time(Part, frozen=True):
         unit: of a number since 1970 UTC; "auto" takes seconds or RFC 3339 text.
         format: of a text, as in ``strptime``; then `zone` says which clock it was read from.
         arrived: a column that says when the event arrived, in the same form; when it happened by default.
+        after: a span added to the time, such as "7d": when something becomes known that long after the row's own
+            moment.
         order: columns that break ties between equal times, before the row number.
         spread: makes times of days.
     """
@@ -67,6 +71,7 @@ class Time(Part, frozen=True):
     format: str | None = None
     zone: str = "UTC"
     arrived: str | None = None
+    after: str | None = None
     order: tuple[str, ...] = ()
     spread: Spread | None = None
 
@@ -167,7 +172,11 @@ class Mapping(Part, frozen=True):
     @property
     def fingerprint(self) -> str:
         """Changes with anything that the mapping says."""
-        return fingerprint(msgspec.to_builtins(self))
+        said = msgspec.to_builtins(self)
+        if self.time.after is None:
+            # As it was before there was `after`: files that were ingested then are still known.
+            del said["time"]["after"]
+        return fingerprint(said)
 
 
 def _check(mapping: Mapping) -> None:
@@ -182,6 +191,11 @@ def _check(mapping: Mapping) -> None:
         raise MappingError("time.columns names a column", got="none", remedy='write columns = ["at"]')
     if mapping.time.format is not None and mapping.time.unit != "auto":
         raise MappingError("time has a unit or a format", got="both", remedy="keep one")
+    if mapping.time.after is not None:
+        if duration(mapping.time.after) > _MOST_AFTER:
+            raise MappingError("time.after is at most 100 years", got=mapping.time.after, remedy="write a shorter one")
+        if mapping.time.arrived is not None:
+            raise MappingError("time has after or arrived", got="both", remedy="keep one: what comes after has arrived")
     if mapping.time.spread is not None:
         duration(mapping.time.spread.step)
     if mapping.csv.separator is not None and len(mapping.csv.separator.encode()) != 1:

@@ -65,7 +65,7 @@ class Assembler:
     Args:
         views: whose features the ranker sees, and whose attributes (`Latest` features) key further views.
         by: the key field of the request, such as ``"user"``.
-        item: the key field of the candidates, such as ``"item"``.
+        item: the key field of the candidates, such as ``"item"``; None where a request is about nothing but itself.
         context: text fields that requests may carry, usable as keys.
         scores: the score columns of the candidate sources.
         requests: request-time columns by name.
@@ -73,7 +73,7 @@ class Assembler:
 
     views: Sequence[View]
     by: str
-    item: str
+    item: str | None = None
     context: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
     requests: Mapping[str, Request] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Assembler:
                 known |= _attributes(view)
             else:
                 late.append(view)
-        known.add(self.item)
+        known |= {self.item} if self.item is not None else set()
         # Views by the item alone come first: their attributes may key the others.
         late.sort(key=lambda view: view.by != (self.item,))
         for view in late:
@@ -154,7 +154,8 @@ class Assembler:
     ) -> Matrix:
         """The rows, (n, len(names)), of n candidates; `owner` (n,) is each one's request."""
         columns = {name: codes[owner] for name, codes in opened.keys.items()}
-        columns[self.item] = items
+        if self.item is not None:
+            columns[self.item] = items
         late: dict[str, Array] = {}
         for view in self.late:
             _read_into(late, columns, view, read, owner)

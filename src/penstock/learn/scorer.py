@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 # LightGBM reads a number this close to zero as zero.
 _TINY = np.float32(1e-35)
-# Objectives whose score is the plain sum of leaf values.
-_SUMS = {"lambdarank", "rank_xendcg", "regression"}
+# Objectives whose score is the plain sum of leaf values; a model fitted to a loss of one's own names none.
+_SUMS = {"lambdarank", "rank_xendcg", "regression", None}
 _WORDS = [np.dtype(name) for name in ("u1", "u2", "u4", "u8")]
 # Fewer rows than this do not pay for the calls that walk over all columns; LightGBM does them at once.
 _FEWEST = 24

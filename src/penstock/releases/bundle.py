@@ -9,28 +9,32 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from penstock.errors import ReleaseError
 from penstock.events.archive import sync_folder
-from penstock.learn import Model, Recipe, load
+from penstock.learn import Model, Recipe, VerdictModel, VerdictRecipe, load
 from penstock.retrieve import Index
 from penstock.types import Array
 
 FORMAT = 1
 
 
+class Saves(Protocol):
+    """A model, as far as writing it goes."""
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Writes its files and gives what loading needs, as JSON values."""
+
+
 @dataclass(frozen=True)
-class Release:
-    """A loaded release. `defaults` (n,) are the items shown when nothing else can be; `warmup` are requests."""
+class Bundle:
+    """What every loaded release has; `warmup` are requests to answer before it takes traffic."""
 
     id: str
-    recipe: Recipe
-    model: Model
-    indexes: Mapping[str, Index]
-    defaults: Array
+    recipe: Recipe | VerdictRecipe
     warmup: Sequence[Mapping[str, Any]]
     manifest: Mapping[str, Any]
 
@@ -39,18 +43,36 @@ class Release:
         return self.recipe.name
 
 
+@dataclass(frozen=True)
+class Release(Bundle):
+    """A release of a decision that answers lists. `defaults` (n,) are the items shown when nothing else can be."""
+
+    recipe: Recipe
+    model: Model
+    indexes: Mapping[str, Index]
+    defaults: Array
+
+
+@dataclass(frozen=True)
+class VerdictRelease(Bundle):
+    """A release of a decision that answers what to do with one event."""
+
+    recipe: VerdictRecipe
+    model: VerdictModel
+
+
 def write(
     folder: Path,
     *,
-    recipe: Recipe,
-    model: Model,
-    indexes: Mapping[str, Index],
-    defaults: Array,
+    recipe: Recipe | VerdictRecipe,
+    model: Saves,
     report: Mapping[str, Any],
     report_html: str,
     baseline: Mapping[str, Any],
     warmup: Sequence[Mapping[str, Any]],
     data: Mapping[str, Any],
+    indexes: Mapping[str, Index] | None = None,
+    defaults: Array | None = None,
 ) -> str:
     """Writes a release under `folder` and gives its id: the first 16 digits of the SHA-256 of its files.
 
@@ -60,17 +82,20 @@ def write(
         baseline: what features looked like in training, for drift.
         warmup: requests to answer before the release takes traffic; a user's code stands for its id.
         data: the snapshot it was trained on: the log's id and offsets.
+        indexes: of the sources of candidates, by label.
+        defaults: (n,) codes of the items shown when nothing else can be.
     """
     part = folder / f".part-{os.getpid()}"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     saved = model.save(part)
-    for label, index in indexes.items():
+    for label, index in (indexes or {}).items():
         for name, array in index.items():
             target = part / "index" / label / f"{name}.npy"
             target.parent.mkdir(parents=True, exist_ok=True)
             np.save(target, array, allow_pickle=False)
-    np.save(part / "defaults.npy", defaults, allow_pickle=False)
+    if defaults is not None:
+        np.save(part / "defaults.npy", defaults, allow_pickle=False)
     for name, value in {
         "recipe": recipe.spec(),
         "report": report,
@@ -102,7 +127,7 @@ def write(
     return name
 
 
-def read(folder: Path, name: str) -> Release:
+def read(folder: Path, name: str) -> Bundle:
     """Loads a release after checking every file against its manifest. Arrays are memory-mapped."""
     path = folder / name
     try:
@@ -129,6 +154,9 @@ def read(folder: Path, name: str) -> Release:
             got="other fingerprints or columns, from another version of penstock or Polars",
             remedy="train again with this version",
         )
+    warmup = json.loads((path / "warmup.json").read_text())
+    if isinstance(recipe, VerdictRecipe):
+        return VerdictRelease(name, recipe, warmup, manifest, VerdictModel.load(path, manifest["model"]))
     indexes: dict[str, dict[str, Array]] = {source.label: {} for source in recipe.sources}
     for file in manifest["files"]:
         parts = Path(file).parts
@@ -137,9 +165,8 @@ def read(folder: Path, name: str) -> Release:
     # Plain views of the maps: fancy indexing of np.memmap costs ten times as much.
     plain = {label: {name: np.asarray(array) for name, array in index.items()} for label, index in indexes.items()}
     defaults = np.load(path / "defaults.npy", allow_pickle=False)
-    warmup = json.loads((path / "warmup.json").read_text())
     model = load(path, manifest["model"], recipe.assembler.lasting)
-    return Release(name, recipe, model, plain, defaults, warmup, manifest)
+    return Release(name, recipe, warmup, manifest, model, plain, defaults)
 
 
 def _changed(name: str, files: Sequence[str]) -> ReleaseError:
@@ -150,10 +177,11 @@ def _changed(name: str, files: Sequence[str]) -> ReleaseError:
     )
 
 
-def recipe_of(folder: Path, name: str) -> Recipe:
+def recipe_of(folder: Path, name: str) -> Recipe | VerdictRecipe:
     """What a release was trained to do, without loading the rest of it."""
     try:
-        return Recipe.from_spec(json.loads((folder / name / "recipe.json").read_text()))
+        spec = json.loads((folder / name / "recipe.json").read_text())
+        return VerdictRecipe.from_spec(spec) if "outcomes" in spec else Recipe.from_spec(spec)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ReleaseError(
             "a release says what it was trained to do", got=f"{name}/recipe.json: {error}",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,36 +17,11 @@ from penstock.errors import ReleaseError
 from penstock.evaluate import Candidate, Comparison, binned, compare, render
 from penstock.learn import Dataset, Impressions, Labels, Model, Recipe, Replay, SourceOrder, Trees, fit_trees
 from penstock.releases.bundle import write
+from penstock.releases.run import Run, Step, Trained, iso
 from penstock.retrieve import Popular, SessionNeighbours
 from penstock.types import Log, Progress
 
 K = 20
-Step = Callable[[str], Progress]
-"""Called when a step begins, with its title; gives the step's progress callback."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished run. `report` is the evaluation, as in the release's report.json."""
-
-    release: str
-    chosen: str
-    report: Mapping[str, Any]
-
-
-@dataclass
-class _Run:
-    """One run's clock and notes."""
-
-    step: Step
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, title: str) -> Iterator[Progress]:
-        progress = self.step(title)
-        start = time.perf_counter()
-        yield progress
-        self.seconds[title] = self.seconds.get(title, 0.0) + time.perf_counter() - start
 
 
 def train(
@@ -75,7 +49,7 @@ def train(
         shown: what decisions showed, for a ranker that learns from it.
         step: told of each step, for progress bars.
     """
-    run = _Run(step or (lambda title: lambda done, total: None))
+    run = Run(step or (lambda title: lambda done, total: None))
     until = log.end if until is None else until
     with run.timed("read the log"):
         replay = Replay(recipe, log.read(0, until), log.strings) if until else None
@@ -162,7 +136,7 @@ def _nothing(recipe: Recipe, whole: tuple[int, int], width: int, held: Sequence[
         wider = f' write valid="{days}d" in the app file,' if days * DAY <= (end - first) // 5 else ""
     return ReleaseError(
         f"events match the goal {recipe.rank.goal} in the newest span, to choose a ranker by, and before it",
-        got=f"none between {_iso(empty[0])} and {_iso(empty[1])}",
+        got=f"none between {iso(empty[0])} and {iso(empty[1])}",
         remedy=f"ingest more history,{wider} or name another goal",
     )
 
@@ -326,7 +300,7 @@ def _report(
     held: Dataset,
     valid: Labels,
     train_labels: int,
-    run: _Run,
+    run: Run,
     app: str,
     until: int,
 ) -> dict[str, Any]:
@@ -347,8 +321,8 @@ def _report(
             "events": len(rows),
             "users": len(np.unique(rows.fields[recipe.by])),
             "items": len(np.unique(rows.fields[recipe.item])),
-            "first": _iso(int(rows.time.min())),
-            "last": _iso(int(rows.time.max())),
+            "first": iso(int(rows.time.min())),
+            "last": iso(int(rows.time.max())),
             "offset": until,
             "train_labels": train_labels,
             "valid_labels": len(valid),
@@ -370,7 +344,3 @@ def _report(
             "All candidates are ranked (no sampled negatives); an item that was not retrieved counts as a miss.",
         ],
     }
-
-
-def _iso(micros: int) -> str:
-    return datetime.fromtimestamp(micros / SECOND, UTC).isoformat(timespec="seconds")

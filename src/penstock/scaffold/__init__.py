@@ -2,11 +2,12 @@
 
 from penstock.scaffold.check import Checked, check
 from penstock.scaffold.guess import Guess, guess
-from penstock.scaffold.project import SAMPLE, files_of, write
+from penstock.scaffold.project import STARTERS, Starter, files_of, started, write
 from penstock.scaffold.sample import sampled
 from penstock.scaffold.telling import lines, told
 from penstock.scaffold.toml import mapping_toml
 
 __all__ = [
-    "SAMPLE", "Checked", "Guess", "check", "files_of", "guess", "lines", "mapping_toml", "sampled", "told", "write",
+    "STARTERS", "Checked", "Guess", "Starter", "check", "files_of", "guess", "lines", "mapping_toml", "sampled",
+    "started", "told", "write",
 ]  # fmt: skip

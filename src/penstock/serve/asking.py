@@ -13,7 +13,8 @@ from penstock.serve.face import Face
 from penstock.serve.lane import Lane
 from penstock.serve.metrics import Metrics
 from penstock.serve.replies import Waterfall
-from penstock.serve.requests import Answer, DecideRequest
+from penstock.serve.requests import Answer, DecideRequest, Judged
+from penstock.types import Accepted
 
 R = TypeVar("R")
 
@@ -47,22 +48,28 @@ class Asking:
             raise too_busy(delay, bearable)
         return budget
 
-    async def ask(self, name: str, asked: DecideRequest, waterfall: Waterfall) -> Answer:
+    async def ask(
+        self, name: str, asked: DecideRequest, waterfall: Waterfall, event: Accepted | None = None
+    ) -> Answer | Judged:
         """Decides, for whatever address; what queueing and reading took is gone from the budget, too.
 
         Where there is no time to wait for the lane, or none left when it does not answer, memory answers.
+
+        Args:
+            event: what was sent along, checked.
         """
         budget = self._face.budget(name, asked)
         reserve = budget * RESERVE
 
-        def decide() -> tuple[Answer, float]:
+        def decide() -> tuple[Answer | Judged, float]:
             began = perf_counter()
-            return self._face.decide(name, asked, waterfall.total + reserve), began
+            return self._face.decide(name, asked, waterfall.total + reserve, event), began
 
         # The loop must come round in time to see that the lane has not answered.
         due = budget - reserve - self._admission.lag
         left = (due - waterfall.total) / 1e3
-        answer, cause = None, "busy"
+        answer: Answer | Judged | None = None
+        cause = "busy"
         if self._lane.wait < left:
             try:
                 answer, began = await self._lane.run(decide, left)
@@ -74,14 +81,14 @@ class Asking:
                 self.tell()
         if answer is None:
             waterfall.lap("queue")
-            answer = self._face.fall_back(name, asked, waterfall.total, cause)
+            answer = self._face.fall_back(name, asked, waterfall.total, cause, event)
         waterfall.add(answer.timings)
         if waterfall.total > budget - reserve / 2 and self._admission.lag > reserve:
             # Not the store is late but the loop itself, and sending takes time, too.
             raise too_busy(waterfall.total, budget)
         return answer
 
-    def count(self, name: str, answer: Answer, waterfall: Waterfall) -> None:
+    def count(self, name: str, answer: Answer | Judged, waterfall: Waterfall) -> None:
         """Takes down a decision whose answer is ready to be sent."""
         self._face.served(answer)
         stages = {**waterfall.stages, "total": waterfall.total}

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import random
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -18,19 +16,19 @@ from penstock.errors import RequestError, StoreError
 from penstock.features.assemble import EDITION, Read, Requests
 from penstock.features.folded import Folded
 from penstock.learn import Candidates, Recipe, popular_lists, retrieve
-from penstock.releases import Release
+from penstock.releases import Bundle, Release
 from penstock.retrieve import Popular, Popularity, PopularLists, Query
 from penstock.serve.budget import Costs, Timer
 from penstock.serve.cache import Cache
-from penstock.serve.decisions import Decided
+from penstock.serve.decisions import Decided, new_id
 from penstock.serve.definition import Decision, popularity_key
 from penstock.serve.fallback import Fallback, Outcome
 from penstock.serve.faults import FAULTS
 from penstock.serve.known import LastKnown
-from penstock.serve.requests import Answer, DecideRequest, Item, Reason
+from penstock.serve.requests import Answer, DecideRequest, Item, Reason, user_of
 from penstock.serve.rerank import Slate
 from penstock.serve.why import reasons
-from penstock.types import Micros, Snapshot, Store, Strings
+from penstock.types import Accepted, Micros, Snapshot, Store, Strings
 
 _log = logging.getLogger("penstock.serve")
 
@@ -62,8 +60,9 @@ class Decider:
     def _no_costs(self) -> Costs:
         return Costs(2 * self.decision.budget_ms)
 
-    def take(self, release: Release) -> None:
+    def take(self, release: Bundle) -> None:
         """Puts a release in charge, after answering its warm-up requests unheard."""
+        assert isinstance(release, Release), "the follower checks the kind"
         costs = self._no_costs()
         for place, request in enumerate(release.warmup):
             timer = Timer(math.inf)
@@ -91,15 +90,17 @@ class Decider:
         """The time in which an answer must leave, in milliseconds."""
         return request.budget_ms or self.decision.budget_ms
 
-    def decide(self, request: DecideRequest, spent_ms: float = 0.0) -> Answer:
+    def decide(self, request: DecideRequest, spent_ms: float = 0.0, event: Accepted | None = None) -> Answer:
         """Answers one request; whatever fails inside, some tier answers.
 
         Args:
             spent_ms: what is gone of the budget already.
+            event: what was sent along; it is not in its own features.
         """
         timer = Timer(self.budget(request) - spent_ms)
+        user = user_of(request)
         k = request.k or self.decision.k
-        name = _new_id()
+        name = new_id()
         context = self._context(request)
         release, costs = self.release, self.costs
         cause = "release"
@@ -110,11 +111,11 @@ class Decider:
             cause = "cost"
         else:
             try:
-                outcome = self._personal(release, request.user, context, k, timer, random.Random(name))
+                outcome = self._personal(release, user, context, k, timer, random.Random(name))
                 if outcome is not None:
                     if "score" in timer.stages:
                         costs.add(timer.stages)
-                    self._known.keep(request.user, outcome.lists)
+                    self._known.keep(user, outcome.lists)
                     return self._answer(name, request, release, outcome, timer)
                 cause = "candidates"
             except FAULTS as error:
@@ -124,19 +125,20 @@ class Decider:
                 # A store that is away says why; where in the code that is said helps nobody.
                 _log.error("decision %s falls back: %s", name, error, exc_info=not isinstance(error, StoreError))
         if cause != "failed" and timer.left > costs.of("features"):
-            self._look(request.user, context)
+            self._look(user, context)
             timer.lap("features")
         return self._lower(name, request, context, timer, cause)
 
-    def fall_back(self, request: DecideRequest, spent_ms: float, cause: str) -> Answer:
+    def fall_back(self, request: DecideRequest, spent_ms: float, cause: str, event: Accepted | None = None) -> Answer:
         """Answers one request from memory alone: neither the store nor the log is read.
 
         Args:
             spent_ms: what is gone of the budget already.
             cause: why.
+            event: what was sent along.
         """
         timer = Timer(self.budget(request) - spent_ms)
-        return self._lower(_new_id(), request, self._context(request), timer, cause)
+        return self._lower(new_id(), request, self._context(request), timer, cause)
 
     def popular(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """The items of the decision's broadest popular source, and how many events each has in its window."""
@@ -230,7 +232,7 @@ class Decider:
         """The answer of a lower tier, from memory."""
         release = self.release
         k = request.k or self.decision.k
-        outcome = self._fallback.make(context, k, self._known.of(request.user), release)
+        outcome = self._fallback.make(context, k, self._known.of(user_of(request)), release)
         timer.lap("retrieve")
         return self._answer(name, request, release, outcome, timer, cause)
 
@@ -249,7 +251,7 @@ class Decider:
         items = [Item(text, score, chance) for text, score, chance in rows]
         served = release.id if release is not None else None
         decided = Decided(
-            name, self.decision.name, served, outcome.tier, "champion", request.user, outcome.now, outcome.offset,
+            name, self.decision.name, served, outcome.tier, "champion", user_of(request), outcome.now, outcome.offset,
             dict(request.context or {}), outcome.items, outcome.found_by, outcome.order.astype(np.uint32),
             outcome.scores.astype(np.float32), outcome.propensity.astype(np.float32),
             timings={stage: round(ms, 3) for stage, ms in timer.stages.items()}, rows=outcome.rows,
@@ -279,8 +281,3 @@ def _editions(recipe: Recipe, opened: Requests) -> list[int]:
 def _found_by(found: Candidates) -> NDArray[np.uint32]:
     bits = np.left_shift(1, np.arange(found.place.shape[1]))
     return ((~np.isnan(found.place)) @ bits).astype(np.uint32)
-
-
-def _new_id() -> str:
-    """Sorts by time."""
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"

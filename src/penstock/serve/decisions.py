@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Collection, Sequence
@@ -17,7 +18,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.learn import Asks, Impressions, Recipe
+from penstock.events import ties
+from penstock.learn import Acted, Asks, Impressions, Recipe
 from penstock.serve.batches import PAUSE, Batches
 from penstock.types import Micros, Strings
 
@@ -38,6 +40,7 @@ _COLUMNS = (
     "propensities BLOB NOT NULL",
     "digests BLOB NOT NULL",
     "timings TEXT NOT NULL",
+    "verdict TEXT",
 )
 _NAMES = tuple(column.split()[0] for column in _COLUMNS)
 DIGEST = 8
@@ -57,6 +60,8 @@ class Decided:
         shown: (k,) positions in `items`, in the order of the answer; `scores` and `propensities` (k,) theirs.
         digests: 8 bytes a feature column, over the candidates in order; empty where no features were read.
         rows: the features themselves, (n, features) float64, where their digests are yet to be made.
+        verdict: of a decision on one event: its id, the action, the rule, the saving and price of a review, and the
+            reasons; `context` then holds the event's fields.
     """
 
     id: str
@@ -76,6 +81,7 @@ class Decided:
     digests: bytes = b""
     timings: dict[str, float] = field(default_factory=dict)
     rows: NDArray[np.float64] | None = None
+    verdict: dict[str, Any] | None = None
 
     def row(self) -> tuple[Any, ...]:
         """As SQLite keeps it."""
@@ -88,6 +94,7 @@ class Decided:
             *(blob.tobytes() for blob in blobs),
             self.digests if self.rows is None else digests(self.rows),
             msgspec.json.encode(self.timings).decode(),
+            None if self.verdict is None else msgspec.json.encode(self.verdict).decode(),
         )
 
     @classmethod
@@ -99,6 +106,7 @@ class Decided:
             values[name] = np.frombuffer(values[name], "<f4")
         for name in ("context", "timings"):
             values[name] = json.loads(values[name])
+        values["verdict"] = None if values["verdict"] is None else json.loads(values["verdict"])
         return cls(**values)
 
 
@@ -136,17 +144,33 @@ def impressions(decided: Sequence[Decided], recipe: Recipe, strings: Strings) ->
     return Impressions(asks, owner, np.concatenate([np.zeros(0, np.uint32), *(d.items[d.shown] for d in read)]))
 
 
-def logged(path: Path, decision: str | None = None, *, id: str | None = None) -> list[Decided]:
-    """The decisions with features that a home folder's decision log holds, or the one of an id with or without.
+def acted(decided: Sequence[Decided], stream: str) -> Acted:
+    """What logged verdicts did with events of a stream, for learning from it."""
+    done = [one.verdict for one in decided if one.verdict is not None]
+    if not done:
+        return Acted.nothing()
+    return Acted(
+        ties(stream, [one["event"] for one in done]),
+        np.array([one["action"] == "decline" for one in done]),
+        np.array([one.propensities[0] for one in decided if one.verdict is not None], np.float64),
+    )
 
-    None where there is no log yet.
+
+def logged(path: Path, decision: str | None = None, *, id: str | None = None, audited: bool = True) -> list[Decided]:
+    """The decisions that a home folder's decision log holds, or the one of an id.
+
+    Args:
+        audited: only those with features; an id's is there with or without.
+
+    Returns:
+        None where there is no log yet.
     """
     if not path.exists():
         return []
     log = DecisionLog(path)
     try:
         if id is None:
-            return log.read(decision, audited=True)
+            return log.read(decision, audited=audited)
         found = log.find(id)
         return [] if found is None else [found]
     finally:
@@ -183,6 +207,11 @@ def drop(path: Path, ids: Sequence[str]) -> None:
             db.execute("COMMIT")
 
 
+def new_id() -> str:
+    """An id for a decision; ids sort by time."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
+
+
 def digests(rows: NDArray[np.float64]) -> bytes:
     """8 bytes (BLAKE2b) for each column of a feature matrix (n, features)."""
     columns = np.ascontiguousarray(rows.T)
@@ -201,6 +230,11 @@ class DecisionLog:
         db = self._connect()
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"CREATE TABLE IF NOT EXISTS decisions ({', '.join(_COLUMNS)}) WITHOUT ROWID")
+        held = {row[1] for row in db.execute("PRAGMA table_info(decisions)")}
+        for column in _COLUMNS:
+            # A log of an earlier version lacks what came later.
+            if column.split()[0] not in held:
+                db.execute(f"ALTER TABLE decisions ADD COLUMN {column}")
         db.execute("CREATE INDEX IF NOT EXISTS by_time ON decisions (time)")
         db.close()
 

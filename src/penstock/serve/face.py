@@ -7,15 +7,15 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from penstock.events import Parsed
-from penstock.serve.requests import Answer, DecideRequest
-from penstock.types import Micros
+from penstock.serve.requests import Answer, DecideRequest, Judged
+from penstock.types import Accepted, Micros
 
 
 class Face(Protocol):
     """One app that runs.
 
-    What may wait for the store is called on a thread of its own: `decide`, `features`, `now`, `popular`, `ready`, and
-    the releases' methods. The others are called on the event loop's thread and must not wait.
+    What may wait for the store is called on a thread of its own: `decide`, `features`, `now`, `popular`, `ready`,
+    `reviews`, and the releases' methods. The others are called on the event loop's thread and must not wait.
 
     Every method may raise a `PenstockError`, which becomes the answer: `TooLargeError` 413, `NotFoundError` 404,
     `UnavailableError` 503, a `BodyError` of events 400, any other 422.
@@ -28,19 +28,35 @@ class Face(Protocol):
     def parse(self, body: bytes) -> Parsed:
         """Sorts a body of events; a large one is parsed on a thread of its own."""
 
-    def submit(self, parsed: Parsed, source: str) -> Future[list[bool]]:
-        """Resolves once durable and visible to the next decision, to which of the accepted were new."""
+    def submit(self, parsed: Parsed, source: str, *, shown: bool = True) -> Future[list[bool]]:
+        """Resolves once durable and visible to the next decision, to which of the accepted were new.
+
+        Without `shown` it resolves once durable; they become visible some milliseconds later.
+        """
 
     def budget(self, name: str, request: DecideRequest) -> float:
         """The time in which an answer must leave, in milliseconds."""
 
-    def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0) -> Answer:
-        """Answers within the budget, of which `spent_ms` is gone already, unless the store keeps it waiting."""
+    def decide(
+        self, name: str, request: DecideRequest, spent_ms: float = 0.0, event: Accepted | None = None
+    ) -> Answer | Judged:
+        """Answers within the budget, of which `spent_ms` is gone already, unless the store keeps it waiting.
 
-    def fall_back(self, name: str, request: DecideRequest, spent_ms: float, cause: str) -> Answer:
+        `event` is what was sent along; it is not in the log yet.
+        """
+
+    def fall_back(
+        self, name: str, request: DecideRequest, spent_ms: float, cause: str, event: Accepted | None = None
+    ) -> Answer | Judged:
         """Answers from memory alone, because of `cause`."""
 
-    def served(self, answer: Answer) -> None:
+    def reviews(self, decision: str, most: int) -> list[dict[str, Any]]:
+        """The events of a verdict that wait for a person, by falling saving."""
+
+    def staff(self, decision: str, reviews: float) -> dict[str, Any]:
+        """Says how many reviews a day a verdict has people for."""
+
+    def served(self, answer: Answer | Judged) -> None:
         """Logs a decision whose answer is sent."""
 
     def features(self, view: str, key: str) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from penstock.clock import Clock
 from penstock.errors import PenstockError, StoreError
 from penstock.events import SqliteLog
 from penstock.features import View
-from penstock.releases import Registry, Release, read
+from penstock.releases import Bundle, Registry, Release, read
 from penstock.retrieve import Popularity
 from penstock.serve.decide import Decider
 from penstock.serve.definition import live_sources
 from penstock.serve.faults import FAULTS
+from penstock.serve.verdicts import Judge
 from penstock.types import Store
 
 LOOK = 0.1
@@ -43,7 +44,7 @@ class Follower:
         log: SqliteLog,
         store: Store,
         registry: Registry,
-        deciders: Mapping[str, Decider],
+        deciders: Mapping[str, Decider | Judge],
         popularity: dict[str, Popularity],
         clock: Clock,
     ) -> None:
@@ -55,7 +56,7 @@ class Follower:
         self._clock = clock
         self._counted: dict[str, int] = {}
         self._stamp = (-1, -1)
-        self._loading: dict[str, Release] = {}
+        self._loading: dict[str, Bundle] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._ending = False
@@ -119,12 +120,12 @@ class Follower:
             if decider is None or decision in self._loading:
                 continue
             if decider.release is None or decider.release.id != name:
-                release = self._load(name)
+                release = self._load(name, decider)
                 if release is not None:
                     self._loading[decision] = release
         self._stamp = stamp
 
-    def _load(self, name: str) -> Release | None:
+    def _load(self, name: str, decider: Decider | Judge) -> Bundle | None:
         try:
             release = read(self._registry.folder, name)
         except (PenstockError, OSError, ValueError) as error:
@@ -134,10 +135,14 @@ class Follower:
         if release.manifest["data"]["log"] != self._log.id:
             _log.error("release %s was trained on another log and is not taken", name)
             return None
+        if type(release.recipe) is not type(decider.decision.recipe):
+            _log.error("release %s was trained for another kind of decision and is not taken", name)
+            return None
         return release
 
     def _count(self) -> None:
-        wanted = live_sources([d.decision for d in self._deciders.values()], list(self._loading.values()))
+        lists = [d.decision for d in self._deciders.values() if isinstance(d, Decider)]
+        wanted = live_sources(lists, [r for r in self._loading.values() if isinstance(r, Release)])
         fresh = {
             key: Popularity(source, recipe.views[0].schema, recipe.item)
             for key, (source, recipe) in wanted.items()

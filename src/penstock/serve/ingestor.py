@@ -22,8 +22,12 @@ _log = logging.getLogger("penstock.serve")
 class Inlet(Protocol):
     """Where a server's events go: the ingestor itself, or a link to the process that it runs in."""
 
-    def submit(self, events: Sequence[Accepted]) -> Future[list[bool]]:
-        """Resolves, once durable and visible, to which of the events were new (the others are duplicates)."""
+    def submit(self, events: Sequence[Accepted], *, shown: bool = True) -> Future[list[bool]]:
+        """Resolves, once durable and visible, to which of the events were new (the others are duplicates).
+
+        Args:
+            shown: wait until they are visible; without it, only until they are durable.
+        """
 
     def reject(self, rejections: Sequence[Rejection], source: str) -> None:
         """Keeps what was refused as dead letters, soon."""
@@ -63,9 +67,9 @@ class Ingestor:
         self._engine.catch_up(progress)
         self._writer = Writer(log, self._engine, clock, self._look)
 
-    def submit(self, events: Sequence[Accepted]) -> Future[list[bool]]:
+    def submit(self, events: Sequence[Accepted], *, shown: bool = True) -> Future[list[bool]]:
         """See `Inlet`."""
-        return self._writer.submit(events)
+        return self._writer.submit(events, shown=shown)
 
     def reject(self, rejections: Sequence[Rejection], source: str) -> None:
         """See `Inlet`."""

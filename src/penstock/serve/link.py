@@ -38,6 +38,7 @@ class _Ask(msgspec.Struct, array_like=True):
     events: list[Accepted] = []
     rejections: list[Rejection] = []
     source: str = ""
+    shown: bool = True
 
 
 class _Answer(msgspec.Struct, array_like=True):
@@ -112,7 +113,7 @@ class LinkServer:
                 _send(line, reply)
 
         try:
-            self._inlet.submit(ask.events).add_done_callback(answer)
+            self._inlet.submit(ask.events, shown=ask.shown).add_done_callback(answer)
         except PenstockError as error:
             failed: Future[list[bool]] = Future()
             failed.set_exception(error)
@@ -138,7 +139,7 @@ class Link:
         for work in (self._send_all, self._receive_all):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
 
-    def submit(self, events: Sequence[Accepted]) -> Future[list[bool]]:
+    def submit(self, events: Sequence[Accepted], *, shown: bool = True) -> Future[list[bool]]:
         """See `Inlet`."""
         future: Future[list[bool]] = Future()
         if not events:
@@ -148,7 +149,7 @@ class Link:
             raise _unavailable("none" if self._line is None else f"{len(self._waiting):,} requests that wait for it")
         number = next(self._numbers)
         self._waiting[number] = future
-        self._out.put(_Ask(number, list(events)))
+        self._out.put(_Ask(number, list(events), shown=shown))
         return future
 
     def reject(self, rejections: Sequence[Rejection], source: str) -> None:

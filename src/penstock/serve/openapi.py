@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from penstock.serve.requests import Answer, DecideRequest, DialRequest, Invocation
+from penstock.serve.requests import Answer, DecideRequest, DialRequest, Invocation, Judged, StaffRequest
 
 Json = dict[str, Any]
 
@@ -79,14 +79,19 @@ def document(described: Mapping[str, Any]) -> Json:
         described: `Face.describe`: its streams with their fields, its decisions and views.
     """
     _, components = msgspec.json.schema_components(
-        [DecideRequest, Invocation, DialRequest, Answer, Ingested, Problem, Features],
+        [DecideRequest, Invocation, DialRequest, StaffRequest, Answer, Judged, Ingested, Problem, Features],
         ref_template="#/components/schemas/{name}",
     )
     # Timings travel in the Server-Timing header.
-    components["Answer"]["description"] = "A decision."
-    for inner in ("timings", "cause", "decided"):
-        del components["Answer"]["properties"][inner]
-    components["Answer"]["required"].remove("timings")
+    hidden = {
+        "Answer": ("timings", "cause", "cached", "decided"),
+        "Judged": ("timings", "cause", "cached", "decided", "propensity"),
+    }
+    for name, inner in hidden.items():
+        components[name]["description"] = {"Answer": "A decision that is a list.", "Judged": "A verdict."}[name]
+        components[name]["required"].remove("timings")
+        for one in inner:
+            del components[name]["properties"][one]
     streams: Mapping[str, Sequence[Json]] = described["streams"]
     for name, fields in streams.items():
         components[f"Event_{name}"] = _event(name, fields, alone=len(streams) == 1)
@@ -94,7 +99,7 @@ def document(described: Mapping[str, Any]) -> Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": "penstock", "version": "1", "summary": "Events in, decisions out"},
-        "paths": _paths(list(described["decisions"]), list(described["views"])),
+        "paths": _paths(list(described["decisions"]), list(described["verdicts"]), list(described["views"])),
         "components": {
             "schemas": components,
             "securitySchemes": {
@@ -108,10 +113,11 @@ def document(described: Mapping[str, Any]) -> Json:
     }
 
 
-def _paths(decisions: list[str], views: list[str]) -> Json:
+def _paths(decisions: list[str], verdicts: list[str], views: list[str]) -> Json:
     release = _parameter("id", "a release's id")
     moved = {"description": "The move as it stands in the history", "type": "object"}
     event = _ref("Event")
+    answer = {"anyOf": [_ref("Answer"), _ref("Judged")]} if verdicts else _ref("Answer")
     bodies = {
         "application/json": {"schema": {"anyOf": [event, {"type": "array", "items": event}]}},
         "application/x-ndjson": {"schema": {"description": "one event a line", "type": "string"}},
@@ -128,9 +134,9 @@ def _paths(decisions: list[str], views: list[str]) -> Json:
         },
         "/v1/decide/{decision}": {
             "post": _operation(
-                "Decide; an event sent along is logged first and not in its own features",
-                {200: _answer("The decision", _ref("Answer"))},
-                parameters=[_parameter("decision", "a decision's name", decisions)],
+                "Decide; an event sent along is durable before the answer and not in its own features",
+                {200: _answer("The decision", answer)},
+                parameters=[_parameter("decision", "a decision's name", [*decisions, *verdicts])],
                 body={"application/json": {"schema": _ref("DecideRequest")}},
                 refuses=(400, 404, 413, 422, 429, 503),
             )
@@ -138,7 +144,7 @@ def _paths(decisions: list[str], views: list[str]) -> Json:
         "/invocations": {
             "post": _operation(
                 "Decide, as SageMaker's containers are asked",
-                {200: _answer("The decision", _ref("Answer"))},
+                {200: _answer("The decision", answer)},
                 body={"application/json": {"schema": _ref("Invocation")}},
                 refuses=(400, 404, 413, 422, 429, 503),
             )
@@ -152,6 +158,25 @@ def _paths(decisions: list[str], views: list[str]) -> Json:
                     _parameter("key", "the entity's id; several, each URL-encoded, are joined by commas"),
                 ],
                 refuses=(404, 422, 429, 503),
+            )
+        },
+        "/v1/reviews/{decision}": {
+            "get": _operation(
+                "What waits for a person, by falling saving",
+                {200: _answer("Reviews", {"type": "object"})},
+                parameters=[_parameter("decision", "a verdict's name", verdicts)],
+                guarded=True,
+                refuses=(404, 429),
+            )
+        },
+        "/v1/reviews/{decision}/staff": {
+            "post": _operation(
+                "Say how many reviews a day there are people for",
+                {200: _answer("As it stands", {"type": "object"})},
+                parameters=[_parameter("decision", "a verdict's name", verdicts)],
+                body={"application/json": {"schema": _ref("StaffRequest")}},
+                guarded=True,
+                refuses=(400, 404, 413, 422, 429),
             )
         },
         "/v1/releases": {

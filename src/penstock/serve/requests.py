@@ -15,9 +15,9 @@ MOST_ITEMS = 500
 
 
 class DecideRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a decision request."""
+    """The body of a decision request: a list is asked for by its `user`, a verdict by its `event`."""
 
-    user: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+    user: Annotated[str, msgspec.Meta(min_length=1, max_length=512)] | None = None
     context: dict[str, str | int | float | bool | None] | None = None
     event: dict[str, Any] | None = None
     k: Annotated[int, msgspec.Meta(ge=1, le=MOST_ITEMS)] | None = None
@@ -35,6 +35,12 @@ class DialRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body that sets a release's share of the traffic."""
 
     share: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class StaffRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body that says how many reviews a day a verdict has people for."""
+
+    reviews: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -73,6 +79,46 @@ class Answer(msgspec.Struct):
     # A `Decided`: no type of JSON, as this struct's are.
     decided: Any = None
 
+    def body(self) -> dict[str, Any]:
+        """What the client is told."""
+        names = ("decision_id", "items", "tier", "release", "arm")
+        told = {name: getattr(self, name) for name in names}
+        return told if self.why is None else {**told, "why": self.why}
+
+
+class Because(msgspec.Struct, frozen=True):
+    """Why an event was not approved: a rule's code; or a feature, its value, and what it adds to the log-odds."""
+
+    code: str
+    value: float | None = None
+    effect: float | None = None
+
+
+class Judged(msgspec.Struct):
+    """A verdict: what to do with one event, the chance that it is bad, and why where it is not approved.
+
+    `timings`, `cause` and `decided` are as in `Answer`; `propensity` is the chance that this action was taken.
+    """
+
+    decision_id: str
+    action: str
+    score: float | None
+    reasons: list[Because]
+    tier: str
+    release: str | None
+    arm: str
+    timings: dict[str, float]
+    propensity: float = 1.0
+    cause: str | None = None
+    cached: bool = False
+    # A `Decided`: no type of JSON, as this struct's are.
+    decided: Any = None
+
+    def body(self) -> dict[str, Any]:
+        """What the client is told."""
+        names = ("decision_id", "action", "score", "reasons", "tier", "release", "arm")
+        return {name: getattr(self, name) for name in names}
+
 
 _RULES: Mapping[str, tuple[str, str]] = {
     "user": ("user is a text of 1 to 512 characters", 'send {"user": "…"}'),
@@ -82,6 +128,7 @@ _RULES: Mapping[str, tuple[str, str]] = {
     "k": ("k is an integer from 1 to 500", "ask for fewer items, or leave it out"),
     "budget_ms": ("budget_ms is a number above 0 and at most 10,000", "give milliseconds, or leave it out"),
     "why": ("why is true or false", "leave it out, or send true for the reasons of each item"),
+    "reviews": ("reviews is a number a day, 0 or more", 'send {"reviews": 200}'),
     "share": ("share is a number from 0 to 1", 'send {"share": 0.1} for a tenth of the traffic'),
 }
 
@@ -107,6 +154,18 @@ def read(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise _broken_rule(str(error), msgspec.json.decode(body), decoder.type.__struct_fields__) from None
 
 
+def user_of(request: DecideRequest) -> str:
+    """Who is asked for.
+
+    Raises:
+        RequestError: nobody.
+    """
+    if request.user is None:
+        rule, remedy = _RULES["user"]
+        raise RequestError(rule, got="none", remedy=remedy, field="user")
+    return request.user
+
+
 def checked(**fields: Any) -> DecideRequest:
     """A decision request of this process's own making, held to the rules of those that come over HTTP.
 
@@ -125,6 +184,16 @@ def checked(**fields: Any) -> DecideRequest:
     return read(body, _DECIDE)
 
 
+def checked_staff(reviews: float) -> float:
+    """A number of reviews a day of this process's own making, held to the rules of those that come over HTTP.
+
+    >>> checked_staff(40)
+    40.0
+    """
+    return read(msgspec.json.encode({"reviews": reviews}), _STAFF).reviews
+
+
+_STAFF = msgspec.json.Decoder(StaffRequest)
 _DECIDE = msgspec.json.Decoder(DecideRequest)
 
 

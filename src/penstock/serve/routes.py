@@ -24,13 +24,15 @@ from penstock.serve.lane import Lane
 from penstock.serve.metrics import CONTENT_TYPE, Metrics
 from penstock.serve.openapi import document
 from penstock.serve.replies import RETRY, Header, Refused, Reply, Waterfall, encode, refusal, refused
-from penstock.serve.requests import Answer, DecideRequest, DialRequest, Invocation, read
+from penstock.serve.requests import Answer, DecideRequest, DialRequest, Invocation, Judged, StaffRequest, read
 
 MAX_DECIDE = 256 << 10
 _INLINE = 32 << 10
 _DECIDE = msgspec.json.Decoder(DecideRequest)
 _INVOCATION = msgspec.json.Decoder(Invocation)
 _DIAL = msgspec.json.Decoder(DialRequest)
+_STAFF = msgspec.json.Decoder(StaffRequest)
+MOST_REVIEWS = 200
 T = TypeVar("T", bound=msgspec.Struct)
 
 MAX_BODY = 4 << 20
@@ -99,6 +101,8 @@ class Endpoints:
             Route("POST", "/invocations", self.invocations, MAX_DECIDE),
             Route("GET", "/ping", self.ping, bounded=False),
             Route("GET", "/v1/features/{view}/{key}", self.features),
+            Route("GET", "/v1/reviews/{decision}", self.reviews, guarded=True),
+            Route("POST", "/v1/reviews/{decision}/staff", self.staff, MAX_DECIDE, guarded=True),
             Route("GET", "/v1/releases", self.releases, guarded=True),
             Route("POST", "/v1/releases/{id}/promote", self.promote, MAX_DECIDE, guarded=True),
             Route("POST", "/v1/releases/{id}/rollback", self.rollback, MAX_DECIDE, guarded=True),
@@ -115,7 +119,7 @@ class Endpoints:
         if not hmac.compare_digest(given, self._bearer):
             raise refused(
                 401,
-                "releases are the operator's, who sends the token",
+                "this is the operator's, who sends the token",
                 (b"www-authenticate", b"Bearer"),
                 got="another token" if given else "no Authorization header",
                 remedy="send Authorization: Bearer TOKEN, with the text of the file operator-token in the home folder",
@@ -155,7 +159,8 @@ class Endpoints:
     async def invocations(self, request: Request) -> Reply:
         """The same, as SageMaker's containers are asked."""
         asked = _read(request.body, _INVOCATION)
-        names = list(self.face.describe()["decisions"])
+        described = self.face.describe()
+        names = [*described["decisions"], *described["verdicts"]]
         if asked.decision is None and len(names) != 1:
             raise RequestError(
                 "an invocation names its decision where there are several", got="none",
@@ -168,19 +173,13 @@ class Endpoints:
         budget = self.asking.admit(name, asked, request.delay)
         parsed = await self._event(asked)
         waterfall.lap("parse")
-        answer = await self.asking.ask(name, asked, waterfall)
+        event = parsed.accepted[0] if parsed is not None else None
+        answer = await self.asking.ask(name, asked, waterfall, event)
         # Only now, so that the decision cannot have seen it; the body is written while the log syncs.
-        logged = None if parsed is None else self._submit(parsed, "decide")
-        body = encode(
-            {
-                "decision_id": answer.decision_id,
-                "items": answer.items,
-                "tier": answer.tier,
-                "release": answer.release,
-                "arm": answer.arm,
-                **({} if answer.why is None else {"why": answer.why}),
-            }
-        )
+        # A payment's answer waits for the disk; that the next decision sees it, a moment later, nobody waits for.
+        shown = isinstance(answer, Answer)
+        logged = None if parsed is None else self._submit(parsed, "decide", shown=shown)
+        body = encode(answer.body())
         waterfall.lap("serialise")
         if logged is not None:
             await within(logged, budget - waterfall.total)
@@ -205,15 +204,15 @@ class Endpoints:
         # A large body takes tens of milliseconds, in which no decision may have to wait.
         return self.face.parse(body) if len(body) <= _INLINE else await asyncio.to_thread(self.face.parse, body)
 
-    def _submit(self, parsed: Parsed, source: str) -> asyncio.Future[list[bool]]:
+    def _submit(self, parsed: Parsed, source: str, *, shown: bool = True) -> asyncio.Future[list[bool]]:
         """Hands the events to the log now; what it returns may be awaited later."""
         began = perf_counter()
-        waiting = asyncio.wrap_future(self.face.submit(parsed, source))
+        waiting = asyncio.wrap_future(self.face.submit(parsed, source, shown=shown))
 
         def count(done: asyncio.Future[list[bool]]) -> None:
             if done.cancelled() or done.exception() is not None:
                 return
-            if parsed.accepted:
+            if parsed.accepted and shown:
                 self.meters.fresh(perf_counter() - began)
             accepted = sum(done.result())
             self.meters.events(
@@ -228,6 +227,16 @@ class Endpoints:
         """The present values of one entity."""
         view, key = request.params
         return Reply(200, encode(await self.asking.read(lambda: self.face.features(unquote(view), key))))
+
+    async def reviews(self, request: Request) -> Reply:
+        """What waits for a person, by falling saving."""
+        name = unquote(request.params[0])
+        return Reply(200, encode({"reviews": await asyncio.to_thread(self.face.reviews, name, MOST_REVIEWS)}))
+
+    async def staff(self, request: Request) -> Reply:
+        """Says how many reviews a day there are people for."""
+        name, said = unquote(request.params[0]), _read(request.body, _STAFF)
+        return await _moved(self.face.staff, name, said.reviews)
 
     # Releases: disk and models are read, so none of this runs on the loop's thread
 
@@ -284,7 +293,9 @@ class Endpoints:
             for route in self.routes
             if route.method == "GET" and "{" not in route.path and route.path != "/" and not route.guarded
         )
-        names = [f"{kind}: {', '.join(described[kind]) or 'none'}" for kind in ("streams", "views", "decisions")]
+        names = [
+            f"{kind}: {', '.join(described[kind]) or 'none'}" for kind in ("streams", "views", "decisions", "verdicts")
+        ]
         facts = "".join(f"<li>{html.escape(line)}</li>" for line in names)
         page = (
             '<!doctype html><html lang="en"><meta charset="utf-8"><title>penstock</title>'
@@ -297,7 +308,7 @@ Pages = Callable[[Endpoints], Sequence[Route]]
 """Further routes of a server, made from its own endpoints."""
 
 
-def note_of(answer: Answer) -> dict[str, str | None]:
+def note_of(answer: Answer | Judged) -> dict[str, str | None]:
     """What the access log says of a decision."""
     note = {"decision_id": answer.decision_id, "tier": answer.tier, "release": answer.release}
     return note if answer.cause is None else {**note, "cause": answer.cause}

@@ -24,11 +24,14 @@ from penstock.serve.decisions import DECISIONS, DecisionLog
 from penstock.serve.definition import Decision, unknown_decision
 from penstock.serve.follower import Follower
 from penstock.serve.ingestor import Inlet
-from penstock.serve.requests import Answer, DecideRequest
+from penstock.serve.requests import Answer, DecideRequest, Judged
+from penstock.serve.verdicts import Judge, Staffing, Verdict, waiting
 from penstock.serve.writer import MOST
 from penstock.types import Accepted, Micros, Schema, Store
 
 _WAIT = 0.005
+STAFFING = "staffing.json"
+"""The file in a home folder that says how many reviews a day there are people for."""
 
 
 class Runtime:
@@ -43,7 +46,7 @@ class Runtime:
         inlet: takes events.
         intake: checks events from outside.
         views: the app's views.
-        decisions: the app's decisions.
+        decisions: the app's decisions that answer lists; `verdicts`: those on one event.
         clock: says now.
         closing: closes, with this, what was opened for it.
 
@@ -61,6 +64,7 @@ class Runtime:
         intake: Intake,
         views: Sequence[View],
         decisions: Sequence[Decision],
+        verdicts: Sequence[Verdict],
         clock: Clock,
         closing: ExitStack,
     ) -> None:
@@ -77,7 +81,10 @@ class Runtime:
         self._folded = Folded()
         popularity: dict[str, Popularity] = {}
         self._deciders = {d.name: Decider(d, store, log.strings, clock, popularity, self._folded) for d in decisions}
-        self._follower = Follower(log, store, self.registry, self._deciders, popularity, clock)
+        self.staffing = Staffing(home / STAFFING)
+        self._judges = {v.name: Judge(v, store, log.strings, clock, self._folded, self.staffing) for v in verdicts}
+        self._deciding: dict[str, Decider | Judge] = {**self._deciders, **self._judges}
+        self._follower = Follower(log, store, self.registry, self._deciding, popularity, clock)
         closing.callback(self.decisions.close)
         closing.callback(self._follower.close)
 
@@ -102,11 +109,11 @@ class Runtime:
         """Checks a body of events: an object, an array or NDJSON."""
         return self.intake.parse(body)
 
-    def submit(self, parsed: Parsed, source: str) -> Future[list[bool]]:
-        """Appends what was accepted and keeps what was rejected as dead letters."""
+    def submit(self, parsed: Parsed, source: str, *, shown: bool = True) -> Future[list[bool]]:
+        """Appends what was accepted and keeps what was rejected as dead letters; see `Inlet.submit`."""
         if parsed.rejected:
             self._inlet.reject(parsed.rejected, source)
-        return self._inlet.submit(parsed.accepted)
+        return self._inlet.submit(parsed.accepted, shown=shown)
 
     def append(self, events: Sequence[Accepted]) -> list[bool]:
         """Appends checked events and waits until they are durable, visible and counted."""
@@ -120,18 +127,41 @@ class Runtime:
         """The time in which an answer must leave, in milliseconds."""
         return self._decider(name).budget(request)
 
-    def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0) -> Answer:
-        """Answers one request of a decision, `spent_ms` of whose budget are gone already. `served` logs it."""
-        return self._decider(name).decide(request, spent_ms)
+    def decide(
+        self, name: str, request: DecideRequest, spent_ms: float = 0.0, event: Accepted | None = None
+    ) -> Answer | Judged:
+        """Answers one request of a decision, `spent_ms` of whose budget are gone already. `served` logs it.
 
-    def fall_back(self, name: str, request: DecideRequest, spent_ms: float, cause: str) -> Answer:
+        Args:
+            event: what was sent along, checked and not yet in the log.
+        """
+        return self._decider(name).decide(request, spent_ms, event)
+
+    def fall_back(
+        self, name: str, request: DecideRequest, spent_ms: float, cause: str, event: Accepted | None = None
+    ) -> Answer | Judged:
         """Answers one request of a decision from memory alone, because of `cause`."""
-        return self._decider(name).fall_back(request, spent_ms, cause)
+        return self._decider(name).fall_back(request, spent_ms, cause, event)
 
-    def served(self, answer: Answer) -> None:
+    def served(self, answer: Answer | Judged) -> None:
         """Logs a decision whose answer is sent."""
         if answer.decided is not None:
             self.decisions.add(answer.decided)
+
+    def reviews(self, decision: str, most: int = 50) -> list[dict[str, Any]]:
+        """The events of a verdict that wait for a person, by falling saving; those of the time that outcomes take."""
+        judge = self._judge(decision)
+        recipe = judge.decision.recipe
+        self.decisions.flush()
+        asked = self.decisions.read(decision, since=self.now() - recipe.within)
+        return [one.as_dict() for one in waiting(asked, recipe, self.log, most)]
+
+    def staff(self, decision: str, reviews: float) -> dict[str, Any]:
+        """Says how many reviews a day a verdict has people for; kept in the home folder, for all processes."""
+        judge = self._judge(decision)
+        self.staffing.set(decision, reviews)
+        judge.price.set(reviews)
+        return {"decision": decision, "reviews": reviews, "price": judge.price.now}
 
     def features(self, view: str, key: str) -> dict[str, Any]:
         """The present values of one entity: `key` is its id, or several joined by commas, URL-encoded."""
@@ -165,7 +195,9 @@ class Runtime:
 
     def popular(self, decision: str) -> dict[str, int]:
         """The items that a decision's shoppers lately touched, and how often; as old as its popular lists."""
-        items, counts = self._decider(decision).popular()
+        if decision not in self._deciders:
+            raise unknown_decision(decision, self._deciders)
+        items, counts = self._deciders[decision].popular()
         return dict(zip(self.log.strings.texts(items), counts.tolist(), strict=True))
 
     # Releases
@@ -220,7 +252,7 @@ class Runtime:
         with self.store.snapshot() as snapshot:
             behind = max(0, self.log.end - snapshot.offset)
         loading = self._follower.loading
-        waiting = [name for name, d in self._deciders.items() if d.release is None]
+        waiting = [name for name, d in self._deciding.items() if d.release is None]
         # A batch is between log and store at any moment under load; a backlog is more than one.
         ok = not loading and behind <= MOST
         return ok, {"behind": behind, "loading": loading, "without_release": waiting}
@@ -230,15 +262,24 @@ class Runtime:
         return {
             "streams": {schema.stream: _fields(schema) for schema in self.intake.schemas.values()},
             "decisions": {name: {"by": d.decision.recipe.by} for name, d in self._deciders.items()},
+            "verdicts": {
+                name: {"by": j.decision.recipe.by, "on": j.decision.recipe.schema.stream}
+                for name, j in self._judges.items()
+            },
             "views": {
                 name: {"by": list(view.by), "features": list(view.features)} for name, view in self.views.items()
             },
         }
 
-    def _decider(self, name: str) -> Decider:
-        if name not in self._deciders:
-            raise unknown_decision(name, self._deciders)
-        return self._deciders[name]
+    def _decider(self, name: str) -> Decider | Judge:
+        if name not in self._deciding:
+            raise unknown_decision(name, self._deciding)
+        return self._deciding[name]
+
+    def _judge(self, name: str) -> Judge:
+        if name not in self._judges:
+            raise unknown_decision(name, self._judges)
+        return self._judges[name]
 
 
 def _fields(schema: Schema) -> list[dict[str, Any]]:

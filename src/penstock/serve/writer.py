@@ -18,19 +18,22 @@ from penstock.clock import Clock
 from penstock.engines import StreamEngine
 from penstock.errors import PenstockError, StoreError, UnavailableError
 from penstock.serve.faults import FAULTS
-from penstock.types import Accepted, Log
+from penstock.types import Accepted, Appended, Log
 
 _log = logging.getLogger("penstock.serve")
 MOST = 5_000
 MOST_WAITING = 4_096
 """Requests that wait to be committed at most."""
 BACKFILL = 2_000
+APART = 0.006
+"""Seconds from one commit to the next, while each is for several requests."""
 _LOOK = 0.1
 
 
 @dataclass
 class _Asked:
     events: Sequence[Accepted]
+    shown: bool
     future: Future[list[bool]]
 
 
@@ -62,8 +65,12 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
-    def submit(self, events: Sequence[Accepted]) -> Future[list[bool]]:
-        """Resolves, once durable and visible, to which of the events were new (the others are duplicates)."""
+    def submit(self, events: Sequence[Accepted], *, shown: bool = True) -> Future[list[bool]]:
+        """Resolves, once durable and visible, to which of the events were new (the others are duplicates).
+
+        Args:
+            shown: wait until they are visible; without it, only until they are durable, some milliseconds earlier.
+        """
         future: Future[list[bool]] = Future()
         if not events:
             future.set_result([])
@@ -76,7 +83,7 @@ class Writer:
                     f"at most {MOST_WAITING:,} requests wait for the log", got="one more",
                     remedy="send them again after Retry-After seconds",
                 )  # fmt: skip
-            self._queue.append(_Asked(events, future))
+            self._queue.append(_Asked(events, shown, future))
             self._wake.notify()
         return future
 
@@ -99,7 +106,11 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
+        crowded, began = False, 0.0
         while True:
+            if crowded:
+                # Where many ask at once, one commit for several of them leaves more of the processor to decisions.
+                time.sleep(max(0.0, began + APART - time.monotonic()))
             with self._wake:
                 if not (self._queue or self._calls or self._closing or self._engine.behind()):
                     self._wake.wait(_LOOK)
@@ -110,6 +121,7 @@ class Writer:
                 return
             for work in [self._look, *calls]:
                 self._guard(work)
+            crowded, began = len(batch) > 1, time.monotonic()
             if batch:
                 self._commit(batch)
             elif self._engine.behind():
@@ -144,11 +156,16 @@ class Writer:
             for asked in batch:
                 asked.future.set_exception(UnavailableError("the log takes events", got=str(error), remedy="retry"))
             return
+        self._answer(batch, appended, shown=False)
         if appended.end > appended.first:
             self._keep_up(lambda: self._show(appended.first, appended.end))
+        self._answer(batch, appended, shown=True)
+
+    def _answer(self, batch: Sequence[_Asked], appended: Appended, *, shown: bool) -> None:
         at = 0
         for asked in batch:
-            asked.future.set_result(list(appended.new[at : at + len(asked.events)]))
+            if asked.shown == shown:
+                asked.future.set_result(list(appended.new[at : at + len(asked.events)]))
             at += len(asked.events)
 
     def _show(self, first: int, end: int) -> None:

@@ -120,6 +120,7 @@ class Desk:
         """Asks for a visitor's list, on a budget of its own that the click's sync does not use up."""
         own = Waterfall(None)
         answer = await self._endpoints.asking.ask(self._decision, DecideRequest(visitor.user, k=ASKED, why=True), own)
+        assert isinstance(answer, Answer), "the shop window asks for lists"
         self._endpoints.asking.count(self._decision, answer, own)
         waterfall.add(answer.timings)
         shown = [

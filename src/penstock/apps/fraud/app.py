@@ -1,7 +1,7 @@
-"""Card payments: what is known of a customer, a terminal and a device at the moment of a payment.
+"""Card payments: approve, have somebody look, or decline, from what is known at the moment of a payment.
 
 A chargeback comes days after its payment. It is an event of its own, dated when it became known, so that no
-feature counts a fraud before anyone could know of it.
+feature counts a fraud before anyone could know of it; the same goes for what a review finds. Amounts are in cents.
 """
 
 from polars import col
@@ -21,7 +21,7 @@ class Payment(ps.Event):
 
 
 class Chargeback(ps.Event):
-    """A payment turned out to be fraud; `time` is when that became known."""
+    """A payment turned out to be fraud; `payment` is its id, and `time` when that became known."""
 
     payment: str
     customer: str
@@ -30,8 +30,31 @@ class Chargeback(ps.Event):
     device: str | None = None
 
 
+class Review(ps.Event):
+    """Somebody looked at a payment; `payment` is its id."""
+
+    payment: str
+    customer: str
+    terminal: str
+    fraud: bool
+
+
+class AccountChange(ps.Event):
+    """A customer's address, telephone or password was changed."""
+
+    customer: str
+    what: str
+
+
+NIGHT = col("time").dt.hour() <= 6
+WEEKEND = col("time").dt.weekday() > 5
+ANY = col("amount").is_not_null()
+
+
 @app.view(on=Payment, by="customer")
 class Customer:
+    payments_1min = ps.count(window="1min")
+    payments_10min = ps.count(window="10min")
     payments_1h = ps.count(window="1h")
     payments_1d = ps.count(window="1d")
     payments_7d = ps.count(window="7d")
@@ -46,11 +69,16 @@ class Customer:
     max_14d = ps.max("amount", window="14d")
     max_30d = ps.max("amount", window="30d")
     terminals_30d = ps.distinct("terminal", window="30d", precision=6)
+    high_30d = ps.quantile("amount", q=0.9, window="30d", least=1_00, most=10_000_00, error=0.1)
+    nights_30d = ps.rate(NIGHT, ANY, window="30d")
+    weekends_30d = ps.rate(WEEKEND, ANY, window="30d")
     since = ps.recency()
 
 
 @app.view(on=Payment, by="terminal")
 class Terminal:
+    payments_10min = ps.count(window="10min")
+    customers_1d = ps.distinct("customer", window="1d", precision=6)
     payments_7d = ps.count(window="7d")
     payments_14d = ps.count(window="14d")
     payments_21d = ps.count(window="21d")
@@ -96,18 +124,60 @@ class DeviceFraud:
     known_30d = ps.count(window="30d")
 
 
+@app.view(on=Review, by="customer")
+class CustomerReviews:
+    frauds_30d = ps.count(window="30d", where=col("fraud"))
+    good_30d = ps.count(window="30d", where=~col("fraud"))
+
+
+@app.view(on=Review, by="terminal")
+class TerminalReviews:
+    frauds_7d = ps.count(window="7d", where=col("fraud"))
+    frauds_28d = ps.count(window="28d", where=col("fraud"))
+    good_28d = ps.count(window="28d", where=~col("fraud"))
+
+
+@app.view(on=AccountChange, by="customer")
+class Account:
+    changes_1d = ps.count(window="1d")
+    since = ps.recency()
+
+
 # Computed when a payment asks, from its own amount (in cents, as sums and means are) and the views' features.
+NOW = col("now").dt
 USUAL = col("Customer.mean_90d")
 # Chargebacks come after a week or so: the frauds known by now are of payments that are at least as old.
 JUDGED = {days: col(f"Terminal.payments_{days + 7}d") - col("Terminal.payments_7d") for days in (7, 14, 28)}
 REQUEST = {
-    "hour": col("now").dt.hour(),
+    "hour": NOW.hour(),
     "amount_to_usual": col("amount") / USUAL,
     "amount_to_max": col("amount") / col("Customer.max_30d"),
+    "amount_to_high": col("amount") / col("Customer.high_30d"),
     "amount_deviation": (col("amount") - USUAL) / col("Customer.variance_90d").sqrt(),
     **{f"mean_{w}_to_usual": col(f"Customer.mean_{w}") / USUAL for w in ("1d", "7d", "14d")},
     **{f"max_{w}_to_usual": col(f"Customer.max_{w}") / USUAL for w in ("7d", "14d")},
     **{f"judged_{days}d": judged for days, judged in JUDGED.items()},
     **{f"risk_{days}d": col(f"TerminalFraud.known_{days}d") / (judged + 1) for days, judged in JUDGED.items()},
+    "night": NOW.hour() <= 6,
+    "weekend": NOW.weekday() > 5,
     "new_frauds": col("TerminalFraud.known_28d") - col("TerminalFraud.known_21d"),
 }
+
+
+@app.verdict("payment", on=Payment, by="customer", budget="20ms")
+class Approval:
+    outcomes = [
+        ps.outcome(Chargeback, of="payment", within="7d"),
+        ps.outcome(Review, of="payment", where=col("fraud")),
+    ]
+    request = REQUEST
+    models = [ps.Logistic(), ps.Classifier()]
+    # A review takes some minutes; a declined customer who was honest may not come back.
+    costs = ps.Costs("amount", review=3_00, decline=15_00, reviews=100)
+    first = [
+        ps.rule("too_fast", "decline", col("Customer.payments_1min") >= 10),
+        ps.rule("fraud_found", "review", col("CustomerReviews.frauds_30d") > 0),
+    ]
+    last = [ps.rule("limit", "review", col("amount") > 5_000_00)]
+    fallback = [ps.rule("large", "review", col("amount") > 220_00)]
+    explore = 0.05

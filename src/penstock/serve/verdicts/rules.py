@@ -1,0 +1,101 @@
+"""Rules that act on an event whatever a model says, each with a reason code."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from penstock.errors import DefinitionError
+from penstock.features.columns import is_element_wise
+from penstock.learn import ACTIONS, Action
+from penstock.types import Kind, Schema
+
+_POLARS: Mapping[Kind, Any] = {
+    "text": pl.String, "int": pl.Int64, "money": pl.Int64, "float": pl.Float64, "bool": pl.Boolean,
+}  # fmt: skip
+_TIME = pl.Datetime("us", "UTC")
+
+
+@dataclass(frozen=True, eq=False)
+class ActionRule:
+    """An action that holds wherever a condition does.
+
+    Args:
+        code: told as the reason.
+        action: what is done: approve, review or decline.
+        when: an element-wise Polars expression over the event's fields, ``now`` and features as ``View.feature``;
+            among the last rules also over ``score``. Unknown counts as false.
+    """
+
+    code: str
+    action: Action
+    when: pl.Expr
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w{1,64}", self.code, re.ASCII) or self.action not in ACTIONS:
+            raise DefinitionError(
+                f"a rule has a code of letters, digits and underscores, and an action: {', '.join(ACTIONS)}",
+                got=f"{self.code!r}, {self.action!r}", remedy='write ps.rule("too_fast", "review", col("…") > 5)',
+            )  # fmt: skip
+        if not isinstance(self.when, pl.Expr) or not is_element_wise(self.when):
+            raise DefinitionError(
+                f"rule {self.code} looks at one event at a time", got=str(self.when),
+                remedy='use an element-wise expression such as col("amount") > 100_00',
+            )  # fmt: skip
+
+
+def rule(code: str, action: Action, when: pl.Expr) -> ActionRule:
+    """A rule of a verdict: what is done with an event wherever a condition holds.
+
+    Args:
+        code: told as the reason.
+        action: "approve", "review" or "decline".
+        when: an element-wise expression over the event's fields, now and features as ``View.feature``; money is in
+            cents. Among the last rules also over ``score``, the chance that the model gives.
+
+    >>> rule("large", "review", pl.col("amount") > 5_000_00).action
+    'review'
+    """
+    return ActionRule(code, action, when)
+
+
+class Rules:
+    """Some rules of one verdict, evaluated together.
+
+    Args:
+        rules: the first whose condition holds is the one that acts.
+        schema: of the stream of the events.
+    """
+
+    def __init__(self, rules: Sequence[ActionRule], schema: Schema) -> None:
+        self.rules = tuple(rules)
+        self._out = [r.when.fill_null(False).alias(str(place)) for place, r in enumerate(self.rules)]
+        self._reads = frozenset(name for r in self.rules for name in r.when.meta.root_names())
+        self._named = sorted(self._reads)
+        self._types = {f.name: _POLARS[f.kind] for f in schema.fields if f.name in self._reads}
+
+    def without_features(self, schema: Schema) -> Rules:
+        """Those that look at nothing but the event and now."""
+        own = {"now", *(f.name for f in schema.fields)}
+        return Rules([r for r in self.rules if own.issuperset(r.when.meta.root_names())], schema)
+
+    def first(self, known: Mapping[str, Any]) -> ActionRule | None:
+        """The rule that acts on an event, if any; `known` has its fields, `now` in microseconds, and features."""
+        if not self.rules:
+            return None
+        columns = [pl.Series(name, [_known(known.get(name))], self._type(name)) for name in self._named]
+        held = pl.DataFrame(columns or {"now": [0]}).select_seq(self._out).row(0)
+        return next((r for r, holds in zip(self.rules, held, strict=True) if holds), None)
+
+    def _type(self, name: str) -> Any:
+        return _TIME if name == "now" else self._types.get(name, pl.Float64)
+
+
+def _known(value: Any) -> Any:
+    """Unknown as null, which conditions take for false."""
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,41 @@
+"""How many reviews a day there are people for, as it was last said; in a file, for all processes and restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+
+class Staffing:
+    """The reviews a day of each verdict of a home folder.
+
+    Args:
+        file: holds them; it need not be there.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._stamp: tuple[int, int] | None = None
+        self._said: dict[str, float] = {}
+
+    def of(self, decision: str) -> float | None:
+        """What was last said of a verdict; None where nothing was."""
+        try:
+            stat = self._file.stat()
+        except FileNotFoundError:
+            return None
+        if (stat.st_size, stat.st_mtime_ns) != self._stamp:
+            self._said = json.loads(self._file.read_text())
+            self._stamp = (stat.st_size, stat.st_mtime_ns)
+        return self._said.get(decision)
+
+    def set(self, decision: str, reviews: float) -> None:
+        """Says it, durably."""
+        self.of(decision)
+        part = self._file.with_suffix(".part")
+        with part.open("w") as file:
+            json.dump({**self._said, decision: reviews}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._file)

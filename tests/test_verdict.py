@@ -1,0 +1,422 @@
+"""A verdict: learned from what came of earlier events, decided within its budget, explained, logged and audited."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from polars import col
+
+import paying
+import penstock as ps
+from paying import COMPROMISED, DAY, NOW, chargeback, payment
+from penstock.audit import explain, served
+from penstock.commands import served_audit
+from penstock.errors import DefinitionError, EventError, ReleaseError, RequestError
+from penstock.learn import ACTIONS, Acted, Trials, VerdictRecipe
+from penstock.releases import VerdictRelease, read
+from penstock.serve.decisions import Decided, DecisionLog, logged
+from penstock.serve.requests import Judged, checked
+from penstock.serve.server import BackgroundServer
+from penstock.serve.verdicts import Rules
+from serving import Client
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[ps.App]:
+    """The fraud app with a release in charge."""
+    with paying.paying(tmp_path) as app:
+        yield app
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> Iterator[ps.App]:
+    with paying.paying(tmp_path, trained=False) as app:
+        yield app
+
+
+def written(app: ps.App) -> list[Decided]:
+    log = app.open().decisions
+    log.flush()
+    return log.read()
+
+
+def trials(app: ps.App, acted: Acted | None = None) -> Trials:
+    log = app.open().log
+    return Trials(app.verdicts["payment"].recipe, log.read(0, log.end), log.strings, acted)
+
+
+# What is learned
+
+
+def test_only_known_outcomes_are_learned_from(untrained: ps.App) -> None:
+    """A payment counts as good a week after it was made, as bad once its chargeback is there, else not at all."""
+    untrained.ingest([payment("new", NOW - 3 * DAY, 10.0), old := payment("old", NOW - 2 * DAY, 10.0)])
+    untrained.ingest([chargeback(old, after=DAY)])
+    found = trials(untrained)
+    cases = found.between(0, 2**62)
+    times = found.rows.time[cases.at]
+    assert found.rows.time.max() not in times[~cases.positive]
+    young = times > found.newest - 7 * DAY * 1_000_000
+    assert cases.positive[young].tolist() == [True]
+    bad = {event["payment"] for event in paying.history() if event["stream"] == "chargeback"}
+    assert cases.positive.sum() == len(bad) + 1
+
+
+def test_a_review_settles_what_it_looked_at(untrained: ps.App) -> None:
+    """Good or bad, at once, however young the payment is."""
+    told = {"time": NOW - DAY + 60, "customer": "c1", "terminal": "t1"}
+    untrained.ingest([payment("good", NOW - DAY, 10.0), payment("bad", NOW - DAY, 10.0)])
+    untrained.ingest(
+        [{"stream": "review", "payment": name, "fraud": name == "bad", **told} for name in ("good", "bad")]
+    )
+    found = trials(untrained)
+    cases = found.between((NOW - 2 * DAY) * 1_000_000, 2**62)
+    assert sorted(cases.positive.tolist()) == [False, True]
+
+
+def test_declined_events_teach_nothing_and_explored_ones_stand_for_them(untrained: ps.App) -> None:
+    """Of a payment that was turned away silence is no news; one let through with chance 0.05 counts twenty times."""
+    first = trials(untrained)
+    cases = first.between(0, 2**62)
+    good = cases.at[~cases.positive][:2]
+    acted = Acted(first.rows.tie[good], np.array([True, False]), np.array([0.95, 0.05]))
+    again = trials(untrained, acted).between(0, 2**62)
+    assert len(again) == len(cases) - 1
+    assert good[0] not in again.at
+    assert again.weight[again.at == good[1]].tolist() == [pytest.approx(20)]
+    assert again.weight.sum() == pytest.approx(len(again) + 19)
+
+
+def test_training_without_outcomes_says_what_is_missing(tmp_path: Path) -> None:
+    """Neither an empty log nor one without frauds makes a release."""
+    with paying.open_app(tmp_path) as app:
+        with pytest.raises(ReleaseError, match="needs events of payment; got none"):
+            app.train()
+        app.ingest([payment(f"p{i}", paying.BEGIN + i * DAY, 10.0) for i in range(40)])
+        with pytest.raises(ReleaseError, match=r"came out badly.*got .* 0 of them badly"):
+            app.train()
+        assert app.registry.ids() == []
+
+
+def test_the_simplest_good_model_is_released_with_its_report(app: ps.App) -> None:
+    """The report has every model's figures with intervals, and the page shows them; the recipe survives the disk."""
+    (name,) = app.registry.ids()
+    release = read(app.registry.folder, name)
+    assert isinstance(release, VerdictRelease)
+    report = json.loads((app.registry.folder / name / "report.json").read_text())
+    assert [one["name"] for one in report["candidates"]] == ["logistic", "classifier"]
+    best = max(one["scores"]["ap"]["mean"] for one in report["candidates"])
+    chosen = next(one for one in report["candidates"] if one["name"] == report["chosen"])
+    assert chosen["scores"]["ap"]["mean"] >= 0.98 * best > 0.3
+    assert chosen["scores"]["ap"]["low"] <= chosen["scores"]["ap"]["mean"] <= chosen["scores"]["ap"]["high"]
+    assert report["costs"]["cost"] < 0.6 * report["costs"]["cost_of_approving"]
+    page = (app.registry.folder / name / "report.html").read_text()
+    assert "Do the chances hold?" in page
+    assert VerdictRecipe.from_spec(release.recipe.spec()).spec() == app.verdicts["payment"].recipe.spec()
+
+
+def test_a_release_names_nobody(app: ps.App) -> None:
+    """No customer's or terminal's id is in any of its files."""
+    folder = app.registry.folder / app.registry.ids()[0]
+    texts = [path.read_text() for path in folder.iterdir() if path.suffix in (".json", ".txt", ".html")]
+    assert len(texts) > 3
+    for text in texts:
+        assert '"c1"' not in text
+        assert '"t3"' not in text
+
+
+# Deciding
+
+
+def test_rules_answer_before_anything_is_learned(untrained: ps.App) -> None:
+    """Within the budget, with a reason code; a payment that no rule names is approved."""
+    large = untrained.judge("payment", payment("x1", NOW, 500.0))
+    small = untrained.judge("payment", payment("x2", NOW, 5.0))
+    assert (large.action, large.tier, [r.code for r in large.reasons]) == ("review", "rules", ["large"])
+    assert (small.action, small.score, small.cause) == ("approve", None, "release")
+
+
+def test_the_action_is_the_cheapest_at_the_price_of_a_review(app: ps.App) -> None:
+    """For payments of all kinds the action follows from the score, unless a rule or exploration says otherwise."""
+    costs = app.verdicts["payment"].costs
+    seen: Counter[str] = Counter()
+    random = np.random.default_rng(3)
+    for i in range(150):
+        terminal = COMPROMISED[0] if i % 4 == 0 else f"t{random.integers(0, 80)}"
+        amount = 400.0 if i % 5 == 0 else float(random.gamma(4, 10)) + 1
+        price = app.open()._judges["payment"].price.now
+        answer = app.judge("payment", payment(f"x{i}", NOW + i * 600, amount, f"c{i % 40}", terminal))
+        assert answer.tier == "model"
+        assert answer.score is not None
+        cents = np.array([round(amount * 100)], float)
+        cheapest = ACTIONS[int(costs.cheapest(np.array([answer.score]), cents, price)[0])]
+        explored = answer.propensity < 0.5
+        assert answer.action == ("approve" if explored else cheapest)
+        assert bool(answer.reasons) == (answer.action != "approve")
+        assert all(reason.effect is not None and reason.effect > 0 for reason in answer.reasons)
+        seen[answer.action] += 1
+    assert min(seen[action] for action in ACTIONS) > 3
+
+
+def test_a_payment_is_durable_and_not_in_its_own_features(app: ps.App) -> None:
+    """The first of two is unknown to itself and known to the second, a moment later."""
+    before = app.features("Customer", "someone")["payments_1h"]
+    for name in ("first", "second"):
+        app.judge("payment", payment(name, NOW, 20.0, "someone"))
+    first, second = written(app)[-2:]
+    assert before == 0
+    assert app.features("Customer", "someone")["payments_1h"] == 2
+    assert second.offset == first.offset + 1
+    values = explain(second, read(app.registry.folder, str(second.release)), app.open().log).values
+    assert values["verdict"]["features"]["Customer.payments_1h"]["value"] == 1
+
+
+def test_rules_come_before_and_after_the_model(app: ps.App) -> None:
+    """Ten payments in a minute are declined whatever the model says, and five thousand is looked at."""
+    for i in range(11):
+        answer = app.judge("payment", payment(f"fast{i}", NOW + i, 5.0, "hurried"))
+    assert (answer.action, [r.code for r in answer.reasons]) == ("decline", ["too_fast"])
+    assert answer.propensity == 1
+    huge = app.judge("payment", payment("huge", NOW + 60, 6_000.0, "rich"))
+    assert (huge.action, [r.code for r in huge.reasons]) == ("review", ["limit"])
+
+
+def test_a_share_of_declines_is_let_through_with_its_chance_logged(tmp_path: Path) -> None:
+    """With half of them explored, about half of what would be declined is approved, and each says with what chance."""
+    shutil.copytree(paying._home(True), tmp_path / "home")
+    app = ps.load(paying.APP)
+    app.home = tmp_path / "home"
+    app.clock = paying.EventsClock()
+    app.verdicts["payment"] = replace(app.verdicts["payment"], explore=0.5)
+    with app:
+        answers = [app.judge("payment", payment(f"x{i}", NOW, 400.0, f"c{i % 40}", "t3")) for i in range(120)]
+        drawn = [a for a in answers if a.propensity == 0.5]
+        assert len(drawn) > 50
+        assert 0.3 < np.mean([a.action == "approve" for a in drawn]) < 0.7
+        assert {one.verdict["action"] for one in written(app) if one.propensities[0] == 0.5} == {"approve", "decline"}
+
+
+def test_rules_answer_when_the_store_fails(app: ps.App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every payment is answered, by rules, and says why."""
+    judge = app.open()._judges["payment"]
+
+    def broken() -> Any:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(judge.store, "snapshot", broken)
+    request = checked()
+    for amount, action in ((500_00, "review"), (5_00, "approve")):
+        event = app.open().intake.check(payment(f"x{amount}", NOW, amount / 100))
+        answer = judge.decide(request, 0.0, event)
+        assert (answer.action, answer.tier, answer.cause) == (action, "rules", "failed")
+    assert judge.failures == 2
+
+
+def test_no_time_left_means_rules(app: ps.App) -> None:
+    """A budget that the model would not keep is kept by rules."""
+    judge = app.open()._judges["payment"]
+    for _ in range(3):
+        app.judge("payment", payment("warm", NOW, 5.0))
+    event = app.open().intake.check(payment("x", NOW, 5.0))
+    answer = judge.decide(checked(budget_ms=0.01), 0.0, event)
+    assert (answer.tier, answer.cause) == ("rules", "cost")
+
+
+def test_a_verdict_is_asked_with_an_event_of_its_stream(app: ps.App) -> None:
+    """Nothing else is decided on, and a bad event is refused before anything is logged."""
+    end = app.open().log.end
+    with pytest.raises(RequestError, match="asked with an event of payment; got one of review"):
+        app.judge("payment", {"stream": "review", "payment": "p", "customer": "c", "terminal": "t", "fraud": True})
+    with pytest.raises(EventError, match="amount"):
+        app.judge("payment", {"stream": "payment", "customer": "c1", "terminal": "t1", "amount": "much"})
+    with pytest.raises(RequestError, match=r"app\.judge"):
+        app.decide("payment", user="c1")
+    assert app.open().log.end == end
+    assert written(app) == []
+
+
+# What is served is what the log says
+
+
+def test_served_features_are_the_trained_ones(app: ps.App) -> None:
+    """Naive recomputation agrees with every served value, and so does the training matrix of the same payments."""
+    for i in range(40):
+        app.judge("payment", payment(f"x{i}", NOW + i * 50, 10.0 + i, f"c{i % 3}", f"t{i % 5}"))
+    decided = written(app)
+    release = read(app.registry.folder, str(decided[0].release))
+    audit = served(app.open().log, decided, {release.id: release})
+    assert audit.decisions == 40
+    assert audit.values == 40 * len(release.recipe.assembler.names)
+    assert not audit.mismatches
+    found = trials(app)
+    at = np.flatnonzero(found.rows.time >= NOW * 1_000_000)
+    scores = release.model.score(found.matrix(at)) if isinstance(release, VerdictRelease) else np.zeros(0)
+    np.testing.assert_array_equal(scores.astype(np.float32), [one.scores[0] for one in decided])
+
+
+def test_the_audit_finds_a_wrong_feature(app: ps.App) -> None:
+    """Were serving to see another amount than was paid, that column and those made of it differ."""
+    app.judge("payment", payment("x", NOW, 10.0))
+    (one,) = written(app)
+    release = read(app.registry.folder, str(one.release))
+    audit = served(app.open().log, [replace(one, context={**one.context, "amount": 1_100})], {release.id: release})
+    assert {"amount", "amount_to_usual"} <= set(audit.mismatches)
+    assert "Customer.mean_7d" not in audit.mismatches
+
+
+def test_a_decision_log_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """Its table lacks what verdicts need; it gets it, and keeps what it had."""
+    log = DecisionLog(tmp_path / "decisions.sqlite")
+    log.close()
+    db = log._connect()
+    db.execute("ALTER TABLE decisions DROP COLUMN verdict")
+    db.close()
+    again = DecisionLog(tmp_path / "decisions.sqlite")
+    none = np.zeros(0, np.uint32)
+    verdict = {"event": "e", "action": "review"}
+    again.add(
+        Decided("a", "d", None, "rules", "champion", "u", 1, 2, {}, none, none, none, none, none, verdict=verdict)
+    )
+    again.flush()
+    assert [one.verdict for one in again.read()] == [verdict]
+    again.close()
+
+
+# Reviews
+
+
+def test_the_queue_is_ordered_by_what_a_review_saves_and_shrinks_as_they_are_done(app: ps.App) -> None:
+    """The dearest first; one that was reviewed is gone."""
+    for i in range(60):
+        amount = 60.0 + i
+        app.judge("payment", payment(f"x{i}", NOW + i * 600, amount, f"c{i % 40}", COMPROMISED[i % 2]))
+    queue = app.open().reviews("payment")
+    assert len(queue) > 3
+    savings = [one["saving"] for one in queue]
+    assert savings == sorted(savings, reverse=True)
+    done = queue[0]
+    told = {"time": NOW + DAY, "customer": done["fields"]["customer"], "terminal": done["fields"]["terminal"]}
+    app.ingest([{"stream": "review", "payment": done["event"], "fraud": True, **told}])
+    assert done["event"] not in [one["event"] for one in app.open().reviews("payment")]
+    assert len(app.open().reviews("payment")) == len(queue) - 1
+
+
+def test_fewer_people_mean_a_higher_price_everywhere(app: ps.App) -> None:
+    """What is said to one process is heard by the others and outlives them."""
+    runtime = app.open()
+    judge = runtime._judges["payment"]
+    judge.warm()
+    enough = runtime.staff("payment", 10_000)["price"]
+    few = runtime.staff("payment", 1)["price"]
+    assert enough == 0 < few
+    home = app.home
+    app.close()
+    with paying.open_app(home) as again:
+        other = again.open()._judges["payment"]
+        other.warm()
+        assert other.price.reviews == 1
+        assert other.price.now > 0
+
+
+# Over HTTP
+
+
+def test_one_call_logs_the_payment_and_answers(app: ps.App) -> None:
+    """The answer has its seven fields, the event is in the log, and bad requests say what to send."""
+    runtime = app.open()
+    with BackgroundServer(runtime) as server, Client(server) as call:
+        end = runtime.log.end
+        answer = call("POST", "/v1/decide/payment", {"event": payment("h1", NOW, 400.0, "c2", "t3")})
+        assert answer.status == 200
+        fields = ["decision_id", "action", "score", "reasons", "tier", "release", "arm"]
+        assert list(answer.json) == fields
+        assert answer.json["action"] in ACTIONS
+        assert runtime.log.refresh() == end + 1
+        again = call("POST", "/invocations", {"event": payment("h2", NOW, 4.0)})
+        assert (again.status, again.json["tier"]) == (200, "model")
+        nothing = call("POST", "/v1/decide/payment", {"user": "c1"})
+        assert (nothing.status, nothing.json["field"]) == (422, "event")
+        bad = call("POST", "/v1/decide/payment", {"event": {**payment("h3", NOW, 4.0), "amount": "much"}})
+        assert (bad.status, bad.json["field"]) == (422, "event.amount")
+        assert runtime.log.refresh() == end + 2
+        described = call("GET", "/openapi.json").json["components"]["schemas"]["Judged"]
+        assert sorted(described["properties"]) == sorted(fields)
+
+
+def test_reviews_are_the_operators(app: ps.App) -> None:
+    """Without the token neither the queue nor the staffing is told or changed; with it both are."""
+    with BackgroundServer(app.open()) as server, Client(server) as call:
+        for i in range(30):
+            call("POST", "/v1/decide/payment", {"event": payment(f"h{i}", NOW + i * 600, 90.0, f"c{i}", "t3")})
+        assert call("GET", "/v1/reviews/payment").status == 401
+        assert call("POST", "/v1/reviews/payment/staff", {"reviews": 5}).status == 401
+        bearer = {"Authorization": f"Bearer {server.token}"}
+        found = call("GET", "/v1/reviews/payment", **bearer)
+        assert found.status == 200
+        assert {one["fields"]["terminal"] for one in found.json["reviews"]} == {"t3"}
+        assert call("GET", "/v1/reviews/home", **bearer).status == 404
+        assert call("POST", "/v1/reviews/payment/staff", {"reviews": -1}, **bearer).status == 422
+        assert call("POST", "/v1/reviews/payment/staff", {"reviews": 5}, **bearer).json["reviews"] == 5
+
+
+# Definitions
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        ({"costs": None}, "has costs"),
+        ({"costs": ps.Costs("device")}, "costs of other are of a number"),
+        ({"outcomes": []}, "learns from outcomes"),
+        ({"first": [ps.rule("x", "decline", col("Customer.nothing") > 1)]}, "use View.feature|did you mean"),
+        ({"fallback": [ps.rule("x", "decline", col("Customer.since") > 1)]}, "a fallback reads nothing but the event"),
+        ({"last": [ps.rule("x", "decline", col("scor") > 1)]}, "did you mean score"),
+        ({"explore": 1.0}, "a share of declines"),
+        ({"cost": 1}, "a verdict's body holds"),
+    ],
+)
+def test_senseless_verdicts_are_refused(body: dict[str, Any], rule: str) -> None:
+    """At definition, with what came and what to write."""
+    app = ps.load(paying.APP)
+    recipe = app.verdicts["payment"].recipe
+    whole = {"costs": ps.Costs("amount"), "outcomes": list(recipe.outcomes), **body}
+    event = app.events["payment"]
+    with pytest.raises(DefinitionError, match=rule):
+        app.verdict("other", on=event, by="customer")(type("Other", (), whole))
+
+
+def test_rules_see_missing_values_as_unknown() -> None:
+    """A condition over what is missing does not hold, and neither does its opposite."""
+    schema = ps.load(paying.APP).verdicts["payment"].recipe.schema
+    rules = Rules(
+        [ps.rule("same", "decline", col("device") == "d1"), ps.rule("other", "review", col("device") != "d1")], schema
+    )
+    found = [rules.first({"device": device}) for device in ("d1", "d2", None)]
+    assert [None if rule is None else rule.code for rule in found] == ["same", "other", None]
+
+
+@pytest.mark.parametrize(("code", "action"), [("two words", "review"), ("fine", "refuse")])
+def test_senseless_rules_are_refused(code: str, action: Any) -> None:
+    with pytest.raises(DefinitionError, match="a rule has a code"):
+        ps.rule(code, action, col("amount") > 1)
+    with pytest.raises(DefinitionError, match="one event at a time"):
+        ps.rule("mean", "review", col("amount") > col("amount").mean())
+
+
+def test_the_command_line_audits_verdicts(app: ps.App) -> None:
+    """`penstock audit` takes them in, as the decisions that they are."""
+    for i in range(5):
+        app.judge("payment", payment(f"x{i}", NOW + i, 10.0))
+    app.open().decisions.flush()
+    assert len(logged(app.home / "decisions.sqlite")) == 5
+    found = served_audit(app, app.open().log, 100, 0, None)
+    assert (found.decisions, sum(found.mismatches.values())) == (5, 0)
+    assert isinstance(app.judge("payment", payment("last", NOW + 9, 10.0)), Judged)
