@@ -13,14 +13,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-import penstock
+import penstock as ps
 from penstock.clock import DAY, SECOND
 from penstock.errors import MappingError
 from penstock.events import Event, Mapping, Money, SqliteLog, ingest_file, read_file, schema_of, ties
 from penstock.types import MISSING_INT, Rows
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "clickstream"
-MAPPINGS = Path(penstock.__file__).parent / "apps" / "nextbest" / "mappings"
+APPS = Path(ps.__file__).parent / "apps"
+MAPPINGS = APPS / "nextbest" / "mappings"
 
 
 class Action(Event):
@@ -435,6 +436,32 @@ def test_the_shipped_mappings_fit_their_files(tmp_path: Path, name: str) -> None
     if last:
         # Rows of one minute or second keep their order by microseconds.
         assert 0 <= rows.time[-1] - micros(last) < SECOND
+    log.close()
+
+
+def test_the_handbooks_file_becomes_payments_and_chargebacks(shared_data: Path, tmp_path: Path) -> None:
+    """One Parquet file, two mappings: every row a payment, every fraud a chargeback a week later that names it."""
+    source = pl.read_parquet(shared_data / "fraud" / "transactions.parquet", n_rows=50_000)
+    source.write_parquet(tmp_path / "transactions.parquet")
+    app = ps.load(APPS / "fraud" / "app.py")
+    app.home = tmp_path
+    log = app.log()
+    done = []
+    for name in ("transactions", "transactions_chargebacks"):
+        mapping = Mapping.load(APPS / "fraud" / "mappings" / f"{name}.toml")
+        done.append(ingest_file(log, tmp_path / "transactions.parquet", mapping, app.events[mapping.stream]))
+    frauds = source.filter(pl.col("TX_FRAUD") == 1)
+    assert [(one.accepted, one.dropped, one.rejected) for one in done] == [
+        (50_000, 0, 0), (len(frauds), 50_000 - len(frauds), 0),
+    ]  # fmt: skip
+    rows = log.read(0, log.end)
+    assert texts(log, rows["payment"], "terminal") == source["TERMINAL_ID"].cast(pl.String).to_list()
+    assert (rows["payment"].fields["amount"] == (source["TX_AMOUNT"].to_numpy() * 100).round()).all()
+    moments = frauds["TX_DATETIME"].dt.timestamp("us").to_numpy()
+    late = rows["chargeback"].time - moments
+    assert ((late >= 7 * DAY) & (late < 7 * DAY + 100)).all(), "rows of one second are microseconds apart"
+    named = ties("payment", texts(log, rows["chargeback"], "payment"))
+    assert named.tolist() == rows["payment"].tie[source["TX_FRAUD"].to_numpy() == 1].tolist()
     log.close()
 
 

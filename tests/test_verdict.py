@@ -420,3 +420,23 @@ def test_the_command_line_audits_verdicts(app: ps.App) -> None:
     found = served_audit(app, app.open().log, 100, 0, None)
     assert (found.decisions, sum(found.mismatches.values())) == (5, 0)
     assert isinstance(app.judge("payment", payment("last", NOW + 9, 10.0)), Judged)
+
+
+def test_files_read_one_after_the_other_are_known_as_they_arrived(tmp_path: Path) -> None:
+    """Payments first and all chargebacks after them train on the same features as the same events in their order."""
+    events = paying.history()[:3_000]
+    found = []
+    for name, order in (("live", None), ("files", "stream")):
+        with paying.open_app(tmp_path / name) as app:
+            app.clock = ps.load(paying.APP).clock
+            log = app.log()
+            ordered = events if order is None else sorted(events, key=lambda event: str(event[order]), reverse=True)
+            intake = app.intake()
+            accepted = [intake.check(event) for event in ordered]
+            log.append(accepted, [event.time for event in accepted])
+            trial = Trials(app.verdicts["payment"].recipe, log.read(0, log.end), log.strings)
+            found.append(trial.matrix(np.arange(len(trial.rows))[-300:]))
+            log.close()
+    np.testing.assert_array_equal(*found)
+    names = app.verdicts["payment"].recipe.assembler.names
+    assert found[0][:, names.index("TerminalFraud.known_28d")].max() > 0

@@ -53,6 +53,9 @@ svg .mark.strong { fill: var(--strong); }
 svg .grid { stroke: var(--line); }
 svg .guide { stroke: var(--mark); stroke-dasharray: 4 4; }
 svg .stroke { stroke: var(--strong); stroke-width: 2; }
+svg .stroke.plain { stroke: var(--soft); stroke-dasharray: 6 4; }
+svg .stroke.p1 { stroke-dasharray: 2 3; }
+svg .stroke.p2 { stroke-dasharray: none; }
 svg .whisker { stroke: var(--ink); stroke-width: 1.5; }
 summary { cursor: pointer; padding: 4px 0; }
 li { margin-bottom: 4px; }

@@ -7,7 +7,7 @@ size. Colours come from the page's style through classes: `mark` (plain), `mark 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.evaluate.markup import Markup, join, tag
@@ -94,6 +94,33 @@ def line(
     for (x, y), at, y_at in zip(points, left, high, strict=True):
         dot = tag("title", f"{x_label} {number(x)}, {y_label} {number(y)}")
         marks.append(tag("circle", dot, cx=_percent(at), cy=_px(y_at), r=4, class_="mark strong"))
+    marks += [
+        tag("text", x_label, x="100%", y=_HEIGHT + _LABEL, class_="end axis"),
+        tag("text", y_label, x=-40, y=-12, class_="axis"),
+    ]
+    return _figure(marks, _HEIGHT + _LABEL + 6, title, description, "plot")
+
+
+def lines(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    title: str,
+    description: str,
+    x_label: str,
+    y_label: str,
+) -> Markup:
+    """Several lines of points (x, y) over the same axes, each with its name at its end; the last one stands out."""
+    every = [point for points in series.values() for point in points]
+    across, up = ticks(min(x for x, _ in every), max(x for x, _ in every)), ticks(0.0, max(y for _, y in every))
+    marks = _axes(across, up)
+    for number_, (name, points) in enumerate(series.items()):
+        strong = number_ == len(series) - 1
+        kind = "stroke" if strong else f"stroke plain p{number_ % 3}"
+        at = [(x - across[0]) / (across[-1] - across[0]) for x, _ in points]
+        high = [_HEIGHT * (1 - (y - up[0]) / (up[-1] - up[0])) for _, y in points]
+        marks += [_segment(at[i], high[i], at[i + 1], high[i + 1], kind) for i in range(len(points) - 1)]
+        side = "label end strong" if strong else "label end"
+        marks.append(tag("text", name, x=_percent(at[-1]), y=_px(high[-1] - 6), class_=side))
     marks += [
         tag("text", x_label, x="100%", y=_HEIGHT + _LABEL, class_="end axis"),
         tag("text", y_label, x=-40, y=-12, class_="axis"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,7 @@ class Trials:
     ) -> None:
         self.recipe = recipe
         self._strings = strings
+        rows = by_arrival(rows)
         found = rows.get(recipe.schema.stream)
         if found is None or not len(found):
             raise ReleaseError(
@@ -145,6 +146,29 @@ class Trials:
             if progress:
                 progress(done, len(at))
         return np.concatenate(parts)
+
+
+def by_arrival(rows: Mapping[str, Rows]) -> dict[str, Rows]:
+    """The same events as if the log held them in the order in which they arrived.
+
+    A log that was written live does. History from several files arrived when it happened, and not when the files were
+    read one after the other.
+    """
+    held = {name: part for name, part in rows.items() if len(part)}
+    if not held:
+        return {}
+    offset = np.concatenate([part.offset for part in held.values()])
+    arrived = np.concatenate([part.arrived for part in held.values()])
+    order = np.lexsort((offset, arrived))
+    place = np.empty(len(order), np.int64)
+    place[order] = offset[np.argsort(offset)]
+    out, begin = {}, 0
+    for name, part in held.items():
+        mine = place[begin : begin + len(part)]
+        begin += len(part)
+        at = np.argsort(mine)
+        out[name] = replace(part.take(at), offset=mine[at])
+    return out
 
 
 def _newest_known(rows: Rows, all_rows: Mapping[str, Rows]) -> NDArray[np.int64]:

@@ -41,7 +41,7 @@ def sample_payments(midnight: Micros, seed: int = 7) -> pl.DataFrame:
     device = np.char.add(np.char.add("d-", np.char.zfill(who.astype(str), 3)), second_one)
 
     stolen = _compromised(rng, CUSTOMERS, every=8, lasting=14)[who, day] & (rng.random(len(who)) < _SHARE)
-    amount = np.round(np.where(stolen, _TIMES * amount, amount), 2)
+    amount = np.where(stolen, _TIMES * amount, amount).round(2)
     bad = stolen | (amount > _LARGE) | _compromised(rng, TERMINALS, every=10, lasting=28)[terminal, day]
     frame = pl.DataFrame(
         {

@@ -94,9 +94,10 @@ def started(starter: str, *, guessing: bool = False) -> Starter:
         raise NotFoundError("a new app starts from one that there is", got=starter, remedy=f"use {', '.join(STARTERS)}")
     chosen = STARTERS[starter]
     if guessing and not chosen.guesses:
+        able = ", ".join(name for name, one in STARTERS.items() if one.guesses)
         raise RequestError(
-            f"init --from guesses only the columns of {', '.join(name for name, one in STARTERS.items() if one.guesses)}",
-            got=f"--app {starter}", remedy=f"leave --from out, and write your columns into {', '.join(chosen.mappings)}",
+            f"init --from guesses the columns for --app {able} only", got=f"--app {starter}",
+            remedy=f"leave --from out, and write your file's columns into {' and '.join(chosen.mappings)}",
         )  # fmt: skip
     return chosen
 
