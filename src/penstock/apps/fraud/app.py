@@ -51,6 +51,13 @@ WEEKEND = col("time").dt.weekday() > 5
 ANY = col("amount").is_not_null()
 
 
+class Block(ps.Event):
+    """A customer or a terminal is not to pay for now: the block lists."""
+
+    customer: str | None = None
+    terminal: str | None = None
+
+
 @app.view(on=Payment, by="customer")
 class Customer:
     payments_1min = ps.count(window="1min")
@@ -143,6 +150,16 @@ class Account:
     since = ps.recency()
 
 
+@app.view(on=Block, by="customer")
+class BlockedCustomer:
+    blocks_90d = ps.count(window="90d")
+
+
+@app.view(on=Block, by="terminal")
+class BlockedTerminal:
+    blocks_90d = ps.count(window="90d")
+
+
 # Computed when a payment asks, from its own amount (in cents, as sums and means are) and the views' features.
 NOW = col("now").dt
 USUAL = col("Customer.mean_90d")
@@ -175,8 +192,9 @@ class Approval:
     # A review takes some minutes; a declined customer who was honest may not come back.
     costs = ps.Costs("amount", review=3_00, decline=15_00, reviews=100)
     first = [
+        ps.rule("blocked_customer", "decline", col("BlockedCustomer.blocks_90d") > 0),
+        ps.rule("blocked_terminal", "decline", col("BlockedTerminal.blocks_90d") > 0),
         ps.rule("too_fast", "decline", col("Customer.payments_1min") >= 10),
-        ps.rule("fraud_found", "review", col("CustomerReviews.frauds_30d") > 0),
     ]
     last = [ps.rule("limit", "review", col("amount") > 5_000_00)]
     fallback = [ps.rule("large", "review", col("amount") > 220_00)]
