@@ -93,7 +93,7 @@ def test_commands_in_the_docs_exist() -> None:
 
 def test_addresses_are_documented() -> None:
     """docs/serving.md lists exactly the server's addresses."""
-    described = document({"streams": {}, "decisions": [], "views": []})
+    described = document({"streams": {}, "decisions": [], "verdicts": [], "views": []})
     known = {f"{verb.upper()} {path}" for path, verbs in described["paths"].items() for verb in verbs}
     assert set(re.findall(r"^\| `((?:GET|POST) \S+)`", PAGES["serving.md"], re.MULTILINE)) == known
 

@@ -195,8 +195,8 @@ class App:
         opened.callback(ingestor.close)
         return log, store, ingestor
 
-    def answering(self, log: SqliteLog, store: Store, inlet: Inlet, opened: ExitStack) -> Runtime:
-        """What answers, over what was opened for it; closing it closes that too."""
+    def answering(self, log: SqliteLog, store: Store, inlet: Inlet, opened: ExitStack, *, workers: int = 1) -> Runtime:
+        """What answers, over what was opened for it; closing it closes that too. `workers` such processes share all."""
         return Runtime(
             self.home,
             log=log,
@@ -208,6 +208,7 @@ class App:
             verdicts=list(self.verdicts.values()),
             clock=self.clock,
             closing=opened.pop_all(),
+            workers=workers,
         )
 
     def close(self) -> None:

@@ -170,7 +170,14 @@ def serve(
 
     if workers > 1:
         plan = Plan(
-            str(app_file(app)), str(home), clock, future, token, None if access_log is None else str(access_log), store
+            str(app_file(app)),
+            str(home),
+            clock,
+            future,
+            token,
+            None if access_log is None else str(access_log),
+            store,
+            workers,
         )
         Supervisor(plan, host, port, workers).run(ready)
         return

@@ -50,6 +50,7 @@ class Plan(msgspec.Struct, frozen=True):
     token: str
     access_log: str | None = None
     store: str | None = None
+    workers: int = 1
     folder: str = ""
 
     @property
@@ -242,7 +243,7 @@ def _work(plan: Plan, listener: socket.socket) -> None:
         link = Link(plan.line)
         opened.callback(link.close)
         link.wait(_PATIENCE)
-        runtime = app.answering(log, store, link, opened)
+        runtime = app.answering(log, store, link, opened, workers=plan.workers)
         access = None if plan.access_log is None else Path(plan.access_log)
         pages = (*shop.pages(app.home), *console.pages(runtime, plan.token))
         run(

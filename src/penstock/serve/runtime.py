@@ -49,6 +49,7 @@ class Runtime:
         decisions: the app's decisions that answer lists; `verdicts`: those on one event.
         clock: says now.
         closing: closes, with this, what was opened for it.
+        workers: processes that share the requests.
 
     Attributes:
         views: the app's views, by name.
@@ -67,6 +68,7 @@ class Runtime:
         verdicts: Sequence[Verdict],
         clock: Clock,
         closing: ExitStack,
+        workers: int = 1,
     ) -> None:
         self.home = home
         self.log = log
@@ -82,7 +84,9 @@ class Runtime:
         popularity: dict[str, Popularity] = {}
         self._deciders = {d.name: Decider(d, store, log.strings, clock, popularity, self._folded) for d in decisions}
         self.staffing = Staffing(home / STAFFING)
-        self._judges = {v.name: Judge(v, store, log.strings, clock, self._folded, self.staffing) for v in verdicts}
+        self._judges = {
+            v.name: Judge(v, store, log.strings, clock, self._folded, self.staffing, workers) for v in verdicts
+        }
         self._deciding: dict[str, Decider | Judge] = {**self._deciders, **self._judges}
         self._follower = Follower(log, store, self.registry, self._deciding, popularity, clock)
         closing.callback(self.decisions.close)
@@ -160,7 +164,7 @@ class Runtime:
         """Says how many reviews a day a verdict has people for; kept in the home folder, for all processes."""
         judge = self._judge(decision)
         self.staffing.set(decision, reviews)
-        judge.price.set(reviews)
+        judge.staff(reviews)
         return {"decision": decision, "reviews": reviews, "price": judge.price.now}
 
     def features(self, view: str, key: str) -> dict[str, Any]:

@@ -53,7 +53,8 @@ class _Found:
 class Judge:
     """Decides on the events of one verdict, from a store and the release in charge.
 
-    `price` is what a review costs beyond its own cost, so that no more are asked for than there are people for.
+    `price` is what a review costs beyond its own cost, so that no more are asked for than there are people for; of
+    several `workers` each has its part of them.
     """
 
     decision: Verdict
@@ -62,12 +63,14 @@ class Judge:
     clock: Clock
     folded: Folded = field(default_factory=Folded)
     staffing: Staffing | None = None
+    workers: int = 1
     release: VerdictRelease | None = None
     failures: int = 0
 
     def __post_init__(self) -> None:
         verdict, schema = self.decision, self.decision.recipe.schema
         self.price = Price(verdict.costs)
+        self.staff(verdict.costs.reviews)
         self._names = [f.name for f in schema.fields]
         # One look at all of them costs little more than one at some: the first rules stand before the last.
         self._rules = Rules([*verdict.first, *verdict.last], schema)
@@ -83,7 +86,7 @@ class Judge:
         assert isinstance(release, VerdictRelease), "the follower checks the kind"
         price, costs = Price(self.decision.costs), self._no_costs()
         chance, amount = release.model.reference.T
-        price.begin(self.decision.costs.saving(chance, amount), release.model.a_day)
+        price.begin(self.decision.costs.saving(chance, amount), release.model.a_day / self.workers)
         price.set(self.price.reviews)
         for place, values in enumerate(release.warmup):
             timer = Timer(math.inf)
@@ -106,8 +109,12 @@ class Judge:
     def warm(self) -> None:
         """Hears how many reviews a day there are people for."""
         said = self.staffing.of(self.decision.name) if self.staffing is not None else None
-        if said is not None and said != self.price.reviews:
-            self.price.set(said)
+        if said is not None and said / self.workers != self.price.reviews:
+            self.staff(said)
+
+    def staff(self, reviews: float) -> None:
+        """Hears that there are people for so many reviews a day, in all processes together."""
+        self.price.set(reviews / self.workers)
 
     def budget(self, request: DecideRequest) -> float:
         """The time in which an answer must leave, in milliseconds."""
