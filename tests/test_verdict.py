@@ -193,9 +193,8 @@ def test_a_share_of_declines_is_let_through_with_its_chance_logged(tmp_path: Pat
     """With half of them explored, about half of what would be declined is approved, and each says with what chance."""
     shutil.copytree(paying._home(True), tmp_path / "home")
     app = ps.load(paying.APP)
-    app.home = tmp_path / "home"
-    app.clock = paying.EventsClock()
-    app.verdicts["payment"] = replace(app.verdicts["payment"], explore=0.5)
+    app.home, app.clock = tmp_path / "home", paying.EventsClock()
+    app.verdicts["payment"] = replace(app.verdicts["payment"], explore=0.5, budget=10_000_000)
     with app:
         answers = [app.judge("payment", payment(f"x{i}", NOW, 400.0, f"c{i % 40}", "t3")) for i in range(120)]
         drawn = [a for a in answers if a.propensity == 0.5]
@@ -255,6 +254,7 @@ def test_served_features_are_the_trained_ones(app: ps.App) -> None:
     audit = served(app.open().log, decided, {release.id: release})
     assert audit.decisions == 40
     assert audit.values == 40 * len(release.recipe.assembler.names)
+    assert audit.late == audit.stale == 0
     assert not audit.mismatches
     found = trials(app)
     at = np.flatnonzero(found.rows.time >= NOW * 1_000_000)
@@ -307,6 +307,16 @@ def test_the_queue_is_ordered_by_what_a_review_saves_and_shrinks_as_they_are_don
     app.ingest([{"stream": "review", "payment": done["event"], "fraud": True, **told}])
     assert done["event"] not in [one["event"] for one in app.open().reviews("payment")]
     assert len(app.open().reviews("payment")) == len(queue) - 1
+
+
+def test_workers_share_the_reviewers(app: ps.App) -> None:
+    """Each of four looks at a quarter of the events, and has a quarter of the reviews; so the price is the same."""
+    alone = app.open()._judges["payment"]
+    shared = replace(alone, workers=4)
+    assert alone.release is not None
+    shared.take(alone.release)
+    assert shared.price.reviews == alone.price.reviews / 4
+    assert shared.price.now == alone.price.now
 
 
 def test_fewer_people_mean_a_higher_price_everywhere(app: ps.App) -> None:

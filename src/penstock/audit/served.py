@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from penstock.clock import SECOND
 from penstock.engines import NaiveEngine
+from penstock.events import ties
 from penstock.features import View
 from penstock.features.assemble import Read
 from penstock.releases import Bundle, Release, VerdictRelease
@@ -92,7 +93,10 @@ def served(
         release = releases[str(one.release)]
         erased = any(erasure.concerns(one.offset) for erasure in log.erasures)
         _check(audit, one, release, naive, log.strings, erased)
-        arrivals.note(audit, one)
+        own = None
+        if one.verdict is not None and isinstance(release, VerdictRelease):
+            own = ties(release.recipe.schema.stream, [one.verdict["event"]])[0]
+        arrivals.note(audit, one, own)
         if progress:
             progress(done, len(drawn))
     return audit
@@ -194,9 +198,14 @@ class _Arrivals:
         self._offset = offset[order]
         self._arrived = np.concatenate([none, *(part.arrived for part in parts)])[order]
         self._time = np.concatenate([none, *(part.time for part in parts)])[order]
+        self._tie = np.concatenate([none.astype(np.uint64), *(part.tie for part in parts)])[order]
 
-    def note(self, audit: Audit, one: Decided) -> None:
-        later = slice(int(np.searchsorted(self._offset, one.offset)), None)
+    def note(self, audit: Audit, one: Decided, own: np.uint64 | None) -> None:
+        """Takes down one decision; `own` is the tie of the event that it was asked with."""
+        begin = int(np.searchsorted(self._offset, one.offset))
+        later = np.arange(begin, len(self._offset))
+        if own is not None:
+            later = later[self._tie[begin:] != own]
         missed = self._arrived[later] < one.time
         if missed.any():
             audit.stale += 1
