@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks import Result, circumstances
 from benchmarks._fraud import handbook
 from benchmarks._fraud.protocol import Payments, Scores, Split, folds, judge, resampled
-from penstock.apps.fraud.app import REQUEST, Chargeback, Payment, app
+from penstock.apps.fraud.app import Chargeback, Payment, app
 from penstock.audit import Proof
 from penstock.audit.drawn import Texts
 from penstock.audit.proof import ENGINES, Oracle, prove_on
@@ -31,8 +31,6 @@ from penstock.clock import DAY
 from penstock.engines import BatchEngine, NaiveEngine
 from penstock.events import Event, schema_of
 from penstock.features import View
-from penstock.features.assemble import Assembler
-from penstock.features.request import Request
 from penstock.learn.classify import Classifier
 from penstock.stores import MemoryStore
 from penstock.types import Array, Rows
@@ -143,10 +141,8 @@ def _rows(
 
 
 def features(payments: Payments, logs: Mapping[str, Rows], at: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The rows, (n, features), of the payments at `at` (n,), each as it was known just before it."""
-    views = tuple(app.views.values())
-    request = {name: Request(expression) for name, expression in REQUEST.items()}
-    assembler = Assembler(views, "customer", "terminal", ("device",), ("amount",), request)
+    """The rows, (n, features), of the payments at `at` (n,), each as the app's verdict would have seen it."""
+    recipe = app.verdicts["payment"].recipe
     engine = BatchEngine(logs, Texts(()))
     now, known = payments.time[at], logs["payment"].offset[at]
 
@@ -154,11 +150,11 @@ def features(payments: Payments, logs: Mapping[str, Rows], at: NDArray[np.int64]
         _say(f"features of {view.name}")
         return engine.values(view, keys, now[owner], known[owner])
 
-    keys = {"customer": payments.customer[at].astype(np.uint32), "device": np.zeros(len(at), np.uint32)}
-    opened = assembler.open(read, keys, now)
-    terminals = payments.terminal[at].astype(np.uint32)
+    keys = {name: logs["payment"].fields[name][at].astype(np.uint32) for name in recipe.keys}
+    opened = recipe.assembler.open(read, keys, now)
     amounts = payments.amount[at].astype(np.float64)[:, None]
-    return assembler.matrix(read, opened, np.arange(len(at)), terminals, amounts).rows.astype(np.float32)
+    nobody = np.zeros(len(at), np.uint32)
+    return recipe.assembler.matrix(read, opened, np.arange(len(at)), nobody, amounts).rows.astype(np.float32)
 
 
 def audit(payments: Payments, logs: Mapping[str, Rows], test: NDArray[np.int64]) -> Proof:

@@ -94,7 +94,11 @@ class Month:
         week = int(self.payments.time[self.at[0]]) + 7 * DAY
         for first, last, end in self._slices():
             while week <= end:
+                for line in lines:
+                    line.close()
                 weekly(week)
+                # Training takes longer than the server keeps a connection that is not used.
+                lines = [Line(address) for _ in range(_LINES)]
                 week += 7 * DAY
             self._decide(lines, first, last)
             for place in range(first, last):

@@ -87,6 +87,7 @@ class _Table:
         self._until = np.zeros(0, np.int64)
         self._editions = np.zeros(0, np.int64)
         self._columns: dict[str, Array] = {}
+        self._nothing: dict[str, Array] | None = None
 
     def doubt(self, name: bytes) -> None:
         """An entity's record may have changed."""
@@ -138,10 +139,9 @@ class _Table:
         # By place, so that an entity that was asked for twice is folded once.
         changed = {place: record for place, record, over in pairs if over or held[place] != record}
         if changed:
-            rows, moment = list(changed), np.full(len(changed), now)
-            states, until = merged(self._view, decode(self._view, list(changed.values())), moment)
-            for name, aggregate in self._view.features.items():
-                values = aggregate.served(states[name], moment) if aggregate.timeless else states[name]
+            rows = list(changed)
+            values_of, until = self._folded(list(changed.values()), now)
+            for name, values in values_of.items():
                 if name not in self._columns:
                     self._columns[name] = np.empty((len(self._since), *values.shape[1:]), values.dtype)
                 self._columns[name][rows] = values
@@ -151,6 +151,24 @@ class _Table:
                 held[place] = record
         # Of an older snapshot nobody knows what has happened to it since.
         self._current[at] = newest
+
+    def _folded(self, records: Sequence[bytes | None], now: Micros) -> tuple[Mapping[str, Array], Any]:
+        """What columns hold for these records, (n, …), and until when, (n,) or one for all."""
+        if not any(records):
+            # Of most entities most views know nothing, which is the same for all of them.
+            if self._nothing is None:
+                self._nothing = self._fold([None], now)[0]
+            return self._nothing, FOREVER
+        return self._fold(records, now)
+
+    def _fold(self, records: Sequence[bytes | None], now: Micros) -> tuple[dict[str, Array], NDArray[np.int64]]:
+        moment = np.full(len(records), now)
+        states, until = merged(self._view, decode(self._view, records), moment)
+        values = {
+            name: aggregate.served(states[name], moment) if aggregate.timeless else states[name]
+            for name, aggregate in self._view.features.items()
+        }
+        return values, until
 
     def _add(self, entities: Sequence[Any]) -> None:
         """Makes rows for those that have none yet."""
