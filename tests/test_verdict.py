@@ -18,6 +18,7 @@ import paying
 import penstock as ps
 from paying import COMPROMISED, DAY, NOW, chargeback, payment
 from penstock.audit import explain, served
+from penstock.care import forget
 from penstock.commands import served_audit
 from penstock.errors import DefinitionError, EventError, ReleaseError, RequestError
 from penstock.learn import ACTIONS, Acted, Trials, VerdictRecipe
@@ -25,7 +26,7 @@ from penstock.releases import VerdictRelease, read
 from penstock.serve.decisions import Decided, DecisionLog, logged
 from penstock.serve.requests import Judged, checked
 from penstock.serve.server import BackgroundServer
-from penstock.serve.verdicts import Rules
+from penstock.serve.verdicts import Rules, Staffing
 from serving import Client
 
 
@@ -336,6 +337,32 @@ def test_fewer_people_mean_a_higher_price_everywhere(app: ps.App) -> None:
         assert other.price.now > 0
 
 
+def test_a_staffing_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
+    """What was said before holds, and saying it anew mends the file."""
+    staffing = Staffing(tmp_path / "staffing.json")
+    staffing.set("payment", 40)
+    assert Staffing(tmp_path / "staffing.json").of("payment") == 40
+    assert staffing.of("payment") == 40
+    (tmp_path / "staffing.json").write_text("[4")
+    assert staffing.of("payment") == 40
+    staffing.set("payment", 7)
+    assert Staffing(tmp_path / "staffing.json").of("payment") == 7
+
+
+def test_a_customer_is_forgotten_with_the_verdicts_about_them(app: ps.App) -> None:
+    """Their payments, features and logged decisions are gone; those of others stay."""
+    for name, customer in (("x1", "gone"), ("x2", "stays"), ("x3", "gone")):
+        app.judge("payment", payment(name, NOW, 10.0, customer))
+    home = app.home
+    app.open().decisions.flush()
+    app.close()
+    forget(entity="customer=gone", app=paying.APP, home=home, yes=True, dry_run=False, json=True)
+    assert [one.entity for one in logged(home / "decisions.sqlite")] == ["stays"]
+    with paying.open_app(home) as again:
+        assert again.features("Customer", "gone")["payments_1h"] == 0
+        assert again.features("Customer", "stays")["payments_1h"] == 1
+
+
 # Over HTTP
 
 
@@ -390,6 +417,7 @@ def test_reviews_are_the_operators(app: ps.App) -> None:
         ({"fallback": [ps.rule("x", "decline", col("Customer.since") > 1)]}, "a fallback reads nothing but the event"),
         ({"last": [ps.rule("x", "decline", col("scor") > 1)]}, "did you mean score"),
         ({"explore": 1.0}, "a share of declines"),
+        ({"otherwise": "refuse"}, "otherwise is an action"),
         ({"cost": 1}, "a verdict's body holds"),
     ],
 )

@@ -26,7 +26,7 @@ def doctor(*, app: Path | None, home: Path, named: bool, port: int, json: bool) 
         home,
         port=port,
         views=list(system.views.values()) if system else [],
-        decisions=list(system.decisions) if system else [],
+        decisions=[*system.decisions, *system.verdicts] if system else [],
         named=named,
         timed=_timed(printer),
     )
@@ -53,7 +53,7 @@ def _loaded(app: Path | None, home: Path) -> tuple[App | None, Finding]:
     except PenstockError as error:
         told = error.rule + (f": {error.got}" if error.got else "")
         return None, Finding("app", "file", "wrong", told, error.remedy)
-    text = f"{file}: {len(system.views)} views, {len(system.decisions)} decisions"
+    text = f"{file}: {len(system.views)} views, {len(system.decisions) + len(system.verdicts)} decisions"
     return system, Finding("app", "file", "ok", text)
 
 
@@ -71,9 +71,8 @@ def _timed(printer: Printer) -> Callable[[str], AbstractContextManager[Progress]
 def forget(*, entity: str, app: Path | None, home: Path, yes: bool, dry_run: bool, json: bool) -> None:
     system = open_app(app, home)
     existing(home)
-    known = forgetting.App(
-        list(system.views.values()), [decision.recipe for decision in system.decisions.values()], system.clock
-    )
+    recipes = [*(d.recipe for d in system.decisions.values()), *(v.recipe for v in system.verdicts.values())]
+    known = forgetting.App(list(system.views.values()), recipes, system.clock)
     field, value = forgetting.entity(entity, known)
     timed = _timed(Printer(json))
     with nullcontext() if dry_run else _alone(home):

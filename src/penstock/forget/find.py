@@ -19,7 +19,7 @@ from penstock.clock import Clock
 from penstock.errors import PenstockError, RequestError
 from penstock.events import SqliteLog
 from penstock.features import View
-from penstock.learn import Recipe
+from penstock.learn import Recipe, VerdictRecipe
 from penstock.releases import Registry, recipe_of
 from penstock.serve.decisions import DECISIONS, naming
 from penstock.shop.catalogue import SHOPPERS, steppable
@@ -34,7 +34,7 @@ class App:
     """What forgetting needs to know of an app: its views, its decisions' recipes and its clock."""
 
     views: Sequence[View]
-    recipes: Sequence[Recipe]
+    recipes: Sequence[Recipe | VerdictRecipe]
     clock: Clock
 
 
@@ -123,7 +123,7 @@ def find(home: Path, log: SqliteLog, app: App, field: str, value: str, progress:
     """
     found = Found(field, value)
     code = log.strings.code(value)
-    _events(found, log, code, {recipe.item for recipe in app.recipes}, progress)
+    _events(found, log, code, {recipe.item for recipe in app.recipes if isinstance(recipe, Recipe)}, progress)
     with closing(sqlite3.connect(f"file:{log.path}?mode=ro", uri=True, timeout=30)) as db:
         found.rejects = _rejects(db, value)
         if found.offsets:

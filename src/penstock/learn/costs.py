@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import Literal
@@ -130,25 +131,30 @@ class Price:
         self._every = every
         self._seen = 0
         self._a_day = 0.0
+        # Events come on one thread, and word of the reviewers on another.
+        self._lock = threading.RLock()
 
     def begin(self, saving: Floats, a_day: float) -> None:
         """Starts from the savings (n,) of earlier events, of which there were so many a day."""
-        self._savings.extend(saving.tolist())
-        self._a_day = a_day
-        self.solve()
+        with self._lock:
+            self._savings.extend(saving.tolist())
+            self._a_day = a_day
+            self.solve()
 
     def set(self, reviews: float) -> None:
         """Changes how many reviews a day there are people for."""
-        self.reviews = reviews
-        self.solve()
+        with self._lock:
+            self.reviews = reviews
+            self.solve()
 
     def add(self, saving: float, time: Micros) -> None:
         """Takes down one event."""
-        self._savings.append(saving)
-        self._times.append(time)
-        self._seen += 1
-        if self._seen % self._every == 0:
-            self.solve()
+        with self._lock:
+            self._savings.append(saving)
+            self._times.append(time)
+            self._seen += 1
+            if self._seen % self._every == 0:
+                self.solve()
 
     def solve(self) -> None:
         """Finds the price for the events it looks back on."""

@@ -9,7 +9,7 @@ from typing import Any
 from penstock.errors import DefinitionError
 from penstock.features import View
 from penstock.features.request import Request
-from penstock.learn import Action, Classifier, Costs, Logistic, Outcome, VerdictRecipe
+from penstock.learn import ACTIONS, Action, Classifier, Costs, Logistic, Outcome, VerdictRecipe
 from penstock.serve.verdicts.rules import ActionRule
 from penstock.types import Micros, Schema
 
@@ -41,6 +41,11 @@ class Verdict:
             raise DefinitionError(
                 f"the costs of {recipe.name} are of a number of {recipe.schema.stream}",
                 got=repr(self.costs.amount), remedy="use one of " + ", ".join(recipe.numbers),
+            )  # fmt: skip
+        if self.otherwise not in ACTIONS:
+            raise DefinitionError(
+                f"otherwise is an action: {', '.join(ACTIONS)}", got=repr(self.otherwise),
+                remedy='write otherwise = "approve"',
             )  # fmt: skip
         if not 0 <= self.explore < 1:
             raise DefinitionError(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
+
+_log = logging.getLogger("penstock.serve")
 
 
 class Staffing:
@@ -26,8 +29,12 @@ class Staffing:
         except FileNotFoundError:
             return None
         if (stat.st_size, stat.st_mtime_ns) != self._stamp:
-            self._said = json.loads(self._file.read_text())
             self._stamp = (stat.st_size, stat.st_mtime_ns)
+            try:
+                self._said = {str(name): float(value) for name, value in json.loads(self._file.read_text()).items()}
+            except (ValueError, TypeError, AttributeError) as error:
+                # What was said before holds; decisions go on.
+                _log.error("%s is not read: %s; penstock reviews --staff N writes it anew", self._file, error)
         return self._said.get(decision)
 
     def set(self, decision: str, reviews: float) -> None:
