@@ -14,6 +14,7 @@ from penstock.app import App
 from penstock.commands import app_file, existing, open_app, say
 from penstock.doctor import Finding, summary, visit
 from penstock.errors import NotFoundError, PenstockError, RequestError, UnavailableError
+from penstock.learn import Recipe, VerdictRecipe
 from penstock.printing import Printer
 from penstock.serve.lock import HomeLock
 from penstock.types import Progress
@@ -71,7 +72,10 @@ def _timed(printer: Printer) -> Callable[[str], AbstractContextManager[Progress]
 def forget(*, entity: str, app: Path | None, home: Path, yes: bool, dry_run: bool, json: bool) -> None:
     system = open_app(app, home)
     existing(home)
-    recipes = [*(d.recipe for d in system.decisions.values()), *(v.recipe for v in system.verdicts.values())]
+    recipes: list[Recipe | VerdictRecipe] = [
+        *(d.recipe for d in system.decisions.values()),
+        *(v.recipe for v in system.verdicts.values()),
+    ]
     known = forgetting.App(list(system.views.values()), recipes, system.clock)
     field, value = forgetting.entity(entity, known)
     timed = _timed(Printer(json))

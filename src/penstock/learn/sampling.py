@@ -89,7 +89,8 @@ class StratifiedSample:
                 "samples that merge keep as many rows", got=f"most={self.most} and most={other.most}",
                 remedy="make both with the same most and positives",
             )  # fmt: skip
-        self._take(other.rows, other.positive, other.ids)
+        if other.seen.any():
+            self._take(other.rows, other.positive, other.ids)
         self.seen += other.seen
 
     @property
@@ -145,16 +146,16 @@ class StratifiedSample:
         order = self._order()
         positive = self._positive[order]
         positives = min(int(positive.sum()), self.positives)
-        sizes = np.array([self.most - positives, positives])
+        room = np.array([self.most - positives, self.positives])
         rank = np.where(positive, np.cumsum(positive), np.cumsum(~positive))
-        order = order[rank <= sizes[positive.astype(np.int64)]]
+        order = order[rank <= room[positive.astype(np.int64)]]
         self._kept = len(order)
         # A column at a time: a second copy of all rows would not be within the bound.
         for column in (self._ids, self._positive, *self._rows.T):
             column[: self._kept] = column[order]
         for stratum in (0, 1):
             own = self._ids[: self._kept][self._positive[: self._kept] == stratum]
-            if len(own) == sizes[stratum] and len(own):
+            if len(own) == room[stratum]:
                 self._none_above[stratum] = own[-1]
         self._sorted = True
 
