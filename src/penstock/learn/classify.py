@@ -196,7 +196,7 @@ class Logistic:
     """Logistic regression, fitted by Newton's method; it looks at no costs.
 
     Columns are clipped to what lies between the quantiles `tails` and 1 − `tails`, then drawn in: x becomes
-    sign(x) log(1 + |x| / s), with s the column's standard deviation. Then they are standardised. What is missing
+    sign(x) log(1 + |x| / s), with s the spread of the column's middle half. Then they are standardised. What is missing
     counts as the mean, and where any was missing in training a further column says so.
 
     Args:
@@ -251,7 +251,7 @@ class Logistic:
             values = column[there].astype(np.float64)
             low, high = np.quantile(values, [self.tails, 1 - self.tails])
             values = np.clip(values, low, high)
-            unit = _spread(values, weight)
+            unit = _middle(values) or _spread(values, weight)
             values = _drawn_in(values, unit)
             out[:5, place] = low, high, unit, np.average(values, weights=weight), _spread(values, weight)
         return out
@@ -382,6 +382,12 @@ def _joined(texts: Sequence[str]) -> str:
 def _drawn_in(values: Floats, unit: Floats | float) -> Floats:
     """A logarithm that goes on below zero: about x / unit near it."""
     return np.asarray(np.copysign(np.log1p(np.abs(values) / unit), values))
+
+
+def _middle(values: Floats) -> float:
+    """The standard deviation that a normal column with these quartiles has, whatever its tails."""
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float(high - low) / 1.349
 
 
 def _spread(values: Floats, weights: Floats) -> float:
