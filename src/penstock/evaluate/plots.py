@@ -120,7 +120,9 @@ def lines(
         high = [_HEIGHT * (1 - (y - up[0]) / (up[-1] - up[0])) for _, y in points]
         marks += [_segment(at[i], high[i], at[i + 1], high[i + 1], kind) for i in range(len(points) - 1)]
         side = "label end strong" if strong else "label end"
-        marks.append(tag("text", name, x=_percent(at[-1]), y=_px(high[-1] - 6), class_=side))
+        marks.append(
+            tag("text", name, x=_percent(at[-1]), y=_px(high[-1] - 6 if strong else high[-1] + 18), class_=side)
+        )
     marks += [
         tag("text", x_label, x="100%", y=_HEIGHT + _LABEL, class_="end axis"),
         tag("text", y_label, x=-40, y=-12, class_="axis"),

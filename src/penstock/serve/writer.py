@@ -25,8 +25,6 @@ MOST = 5_000
 MOST_WAITING = 4_096
 """Requests that wait to be committed at most."""
 BACKFILL = 2_000
-APART = 0.006
-"""Seconds from one commit to the next, while each is for several requests."""
 _LOOK = 0.1
 
 
@@ -106,11 +104,7 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        crowded, began = False, 0.0
         while True:
-            if crowded:
-                # Where many ask at once, one commit for several of them leaves more of the processor to decisions.
-                time.sleep(max(0.0, began + APART - time.monotonic()))
             with self._wake:
                 if not (self._queue or self._calls or self._closing or self._engine.behind()):
                     self._wake.wait(_LOOK)
@@ -121,7 +115,6 @@ class Writer:
                 return
             for work in [self._look, *calls]:
                 self._guard(work)
-            crowded, began = len(batch) > 1, time.monotonic()
             if batch:
                 self._commit(batch)
             elif self._engine.behind():
