@@ -64,7 +64,7 @@ def parsed(arguments: list[str]) -> dict[str, Any]:
 
 
 def routes() -> set[str]:
-    return set(document({"streams": {}, "decisions": [], "views": []})["paths"])
+    return set(document({"streams": {}, "decisions": [], "verdicts": [], "views": []})["paths"])
 
 
 def seconds(text: str) -> int:

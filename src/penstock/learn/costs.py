@@ -36,8 +36,8 @@ class Costs:
         reviews: how many reviews a day there are people for.
 
     >>> costs = Costs("amount", review=300, decline=2_000)
-    >>> [costs.cheapest(np.array([p]), np.array([10_000.0]))[0] for p in (0.001, 0.1, 0.9)]
-    [0, 1, 2]
+    >>> costs.cheapest(np.array([0.001, 0.1, 0.9]), np.full(3, 10_000.0))
+    array([0, 1, 2])
     """
 
     amount: str
