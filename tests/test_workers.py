@@ -251,8 +251,9 @@ def test_a_rolling_restart_under_load_fails_no_request(server: helpers.Server) -
             try:
                 if not accepted(line, click(name)):
                     failures.append("a post")
-                if line.ask("POST", "/v1/decide/home", {"user": name})[0] != 200:
-                    failures.append("a decision")
+                answer = line.ask("POST", "/v1/decide/home", {"user": name})
+                if answer[0] != 200:
+                    failures.append(str(answer))
             except (OSError, http.client.HTTPException) as error:
                 failures.append(repr(error))
                 line.close()
