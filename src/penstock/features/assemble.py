@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isnan
 
 import numpy as np
 import polars as pl
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 
 from penstock.aggregates import Latest
 from penstock.errors import DefinitionError
-from penstock.features.columns import finite
+from penstock.features.columns import evaluated, finite
 from penstock.features.request import Request
+from penstock.features.rowwise import Function, Type, as_float, compiled
 from penstock.features.view import View
 from penstock.types import Array
 
@@ -184,7 +186,21 @@ class Assembler:
     def _derived(self) -> list[pl.Expr]:
         return [finite(r.expression).alias(name) for name, r in self.requests.items()]
 
+    @cached_property
+    def _one_by_one(self) -> tuple[list[tuple[str, int]], list[Function]] | None:
+        """For single rows: the columns that expressions read and their places, and the expressions as functions."""
+        places = {name: place for place, name in enumerate(self.names) if name not in self.requests}
+        types: dict[str, Type] = {**dict.fromkeys(places, "float"), "now": "time"}
+        found = compiled([request.expression for request in self.requests.values()], types.get)
+        return None if found is None else ([(n, places[n]) for n in self._wanted if n in places], found)
+
     def _derive(self, out: Array, place: int, values: Mapping[str, Array], now: Array) -> None:
+        if len(out) == 1 and self._one_by_one is not None:
+            reads, functions = self._one_by_one
+            given = out[0].tolist()
+            row = {name: None if isnan(given[at]) else given[at] for name, at in reads} | {"now": int(now[0])}
+            out[0, place:] = [as_float(function(row)) for function in functions]
+            return
         columns: dict[str, Array | pl.Series] = {"now": pl.Series(now).cast(pl.Datetime("us", "UTC"))}
         for position, name in enumerate(self.names[:place]):
             if name in self._wanted:
@@ -192,8 +208,7 @@ class Assembler:
         for name in self._wanted & values.keys():
             if values[name].ndim == 2:
                 columns[name] = values[name][:, 0] if values[name].shape[1] == 1 else values[name]
-        # In sequence: for some hundred rows the thread pool costs three times what it computes.
-        derived = pl.DataFrame(columns).select_seq(self._derived)
+        derived = evaluated(pl.DataFrame(columns), self._derived)
         for offset, series in enumerate(derived.get_columns()):
             out[:, place + offset] = series.to_numpy()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from penstock.errors import DefinitionError
+from penstock.features.rowwise import FEW, TYPES, Function, Type, as_float, compiled
 from penstock.types import MISSING_INT, Array, Kind, Rows, Schema, Strings
 
 _POLARS: Mapping[Kind, Any] = {
@@ -101,17 +102,68 @@ class Query:
             return {name: np.zeros(len(rows), bool) for name in self.filters} | {
                 name: np.zeros(len(rows), np.int64) for name in self.numbers
             }
-        frame = pl.DataFrame({name: self._column(rows, name, strings) for name in self._reads} or {"time": rows.time})
-        # In sequence: for small batches the thread pool costs more than it saves.
-        frame = frame.with_columns_seq(self._clean) if self._clean else frame
-        columns = {s.name: s.to_numpy() for s in frame.select_seq(self._out).get_columns()}
-        # A constant comes out as a single row.
         n = len(rows)
+        if n <= FEW and self._one_by_one is not None:
+            return self._few(rows, strings, *self._one_by_one)
+        frame = pl.DataFrame({name: self._column(rows, name, strings) for name in self._reads} or {"time": rows.time})
+        frame = frame.with_columns_seq(self._clean) if self._clean else frame
+        columns = {s.name: s.to_numpy() for s in evaluated(frame, self._out).get_columns()}
+        # A constant comes out as a single row.
         return {name: values if len(values) == n else np.broadcast_to(values, n) for name, values in columns.items()}
 
     @cached_property
     def _reads(self) -> list[str]:
         return sorted({n for e in (*self.filters.values(), *self.numbers.values()) for n in e.meta.root_names()})
+
+    @cached_property
+    def _types(self) -> dict[str, Type]:
+        return {"time": "time", **{f.name: TYPES[f.kind] for f in self.schema.fields}}
+
+    @cached_property
+    def _one_by_one(self) -> tuple[list[Function], list[tuple[Function, bool]]] | None:
+        """For few rows: filters as functions, and numbers, of which each is a float or not."""
+        found = compiled([*self.filters.values(), *self.numbers.values()], self._types.get)
+        if found is None:
+            return None
+        numbers = found[len(self.filters) :]
+        return found[: len(self.filters)], list(zip(numbers, self._floats, strict=True))
+
+    @cached_property
+    def _floats(self) -> list[bool]:
+        """Whether each number comes out as one."""
+        empty = empty_frame(self.schema)
+        return [empty.select(part).dtypes[0].is_float() for part in self.numbers.values()]
+
+    def _few(
+        self, rows: Rows, strings: Strings, filters: list[Function], numbers: list[tuple[Function, bool]]
+    ) -> dict[str, Array]:
+        columns = [self._plain(rows, name, strings) for name in self._reads]
+        each = [dict(zip(self._reads, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * len(rows)
+        found: dict[str, Array] = {
+            name: np.array([bool(function(row)) for row in each])
+            for name, function in zip(self.filters, filters, strict=True)
+        }
+        for name, (function, is_float) in zip(self.numbers, numbers, strict=True):
+            values = [function(row) for row in each]
+            found[name] = (
+                np.array([as_float(value) for value in values])
+                if is_float
+                else np.array([MISSING_INT if value is None else value for value in values], np.int64)
+            )
+        return found
+
+    def _plain(self, rows: Rows, name: str, strings: Strings) -> list[Any]:
+        """A column as Python values, None where missing."""
+        values: list[Any] = (rows.time if name == "time" else rows.fields[name]).tolist()
+        kind = self._types[name]
+        if kind == "time":
+            return values
+        if kind == "text":
+            return [strings.text(code) or None for code in values]
+        if kind == "float":
+            return [None if value != value else value for value in values]
+        known = [None if value == MISSING_INT else value for value in values]
+        return [None if value is None else bool(value) for value in known] if kind == "bool" else known
 
     @cached_property
     def _clean(self) -> list[pl.Expr]:
@@ -129,9 +181,8 @@ class Query:
     @cached_property
     def _out(self) -> list[pl.Expr]:
         out = [part.fill_null(False).alias(name) for name, part in self.filters.items()]
-        empty = empty_frame(self.schema)
-        for name, part in self.numbers.items():
-            if empty.select(part).dtypes[0].is_float():
+        for (name, part), is_float in zip(self.numbers.items(), self._floats, strict=True):
+            if is_float:
                 out.append(finite(part).alias(name))
             else:
                 out.append(part.cast(pl.Int64).fill_null(MISSING_INT).alias(name))
@@ -148,6 +199,16 @@ class Query:
             return pl.Series(name, [strings.text(code) or None for code in values.tolist()], pl.String)
         unique, inverse = np.unique(values, return_inverse=True)
         return pl.Series(name, [strings.text(code) or None for code in unique.tolist()], pl.String).gather(inverse)
+
+
+def evaluated(frame: pl.DataFrame, out: Sequence[pl.Expr]) -> pl.DataFrame:
+    """What the expressions give, as for many rows."""
+    # In sequence: for small batches the thread pool costs more than it saves.
+    if len(frame) != 1:
+        return frame.select_seq(out)
+    # Polars takes a single row for a number, and computes with numbers otherwise than with columns: the last bit may
+    # differ. A second row, of nulls, makes it a column.
+    return pl.concat([frame, frame.clear(1)]).select_seq(out).head(1)
 
 
 def finite(part: pl.Expr) -> pl.Expr:

@@ -11,7 +11,8 @@ from typing import Any
 import polars as pl
 
 from penstock.errors import DefinitionError
-from penstock.features.columns import is_element_wise
+from penstock.features.columns import evaluated, is_element_wise
+from penstock.features.rowwise import TYPES, Type, compiled
 from penstock.learn import ACTIONS, Action
 from penstock.types import Kind, Schema
 
@@ -78,6 +79,9 @@ class Rules:
         self._reads = frozenset(name for r in self.rules for name in r.when.meta.root_names())
         self._named = sorted(self._reads)
         self._types = {f.name: _POLARS[f.kind] for f in schema.fields if f.name in self._reads}
+        kinds: dict[str, Type] = {f.name: TYPES[f.kind] for f in schema.fields}
+        kinds["now"] = "time"
+        self._one = compiled([r.when for r in self.rules], lambda name: kinds.get(name, "float"))
 
     def without_features(self, schema: Schema) -> Rules:
         """Those that look at nothing but the event and now."""
@@ -88,8 +92,11 @@ class Rules:
         """The rule that acts on an event, if any; `known` has its fields, `now` in microseconds, and features."""
         if not self.rules:
             return None
-        columns = [pl.Series(name, [_known(known.get(name))], self._type(name)) for name in self._named]
-        held = pl.DataFrame(columns or {"now": [0]}).select_seq(self._out).row(0)
+        row = {name: _known(known.get(name)) for name in self._named}
+        if self._one is not None:
+            return next((r for r, holds in zip(self.rules, self._one, strict=True) if holds(row)), None)
+        columns = [pl.Series(name, [value], self._type(name)) for name, value in row.items()]
+        held = evaluated(pl.DataFrame(columns or {"now": [0]}), self._out).row(0)
         return next((r for r, holds in zip(self.rules, held, strict=True) if holds), None)
 
     def _type(self, name: str) -> Any:
