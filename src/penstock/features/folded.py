@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -47,6 +48,8 @@ class Folded:
                 table = self._tables.get(view.version)
                 if table is None:
                     table = self._tables[view.version] = _Table(view, self._most)
+                if len(keys) == 1 and view.by:
+                    return table.read_one(snapshot, keys, now, newest=newest)
                 return table.read(snapshot, keys, now, newest=newest)
 
         return read
@@ -68,10 +71,23 @@ class Folded:
         return True
 
 
+@dataclass(slots=True)
+class _One:
+    """What was folded of an entity that is asked for by itself: (1, …) values, or states where time changes them."""
+
+    record: bytes | None
+    values: Mapping[str, Array]
+    since: Micros
+    until: Micros
+    edition: NDArray[np.int64]
+    current: bool
+
+
 class _Table:
     """The rows of one view's entities.
 
-    A column holds values where they are timeless, and otherwise the states that give them.
+    A column holds values where they are timeless, and otherwise the states that give them. Of an entity that is
+    asked for by itself, as the subject of a decision is, there is nothing to gather, and no columns are looked into.
     """
 
     def __init__(self, view: View, most: int) -> None:
@@ -88,16 +104,41 @@ class _Table:
         self._editions = np.zeros(0, np.int64)
         self._columns: dict[str, Array] = {}
         self._nothing: dict[str, Array] | None = None
+        self._ones: dict[Any, _One] = {}
+        self._moving = [(name, aggregate) for name, aggregate in view.features.items() if not aggregate.timeless]
 
     def doubt(self, name: bytes) -> None:
         """An entity's record may have changed."""
-        place = self._places.get(int.from_bytes(name, "big") if self._single else name)
+        entity = int.from_bytes(name, "big") if self._single else name
+        place, one = self._places.get(entity), self._ones.get(entity)
         if place is not None:
             self._current[place] = False
+        if one is not None:
+            one.current = False
 
     def doubt_all(self) -> None:
         """Any record may have changed."""
         self._current[:] = False
+        for one in self._ones.values():
+            one.current = False
+
+    def read_one(self, snapshot: Snapshot, key: NDArray[np.uint32], now: Micros, *, newest: bool) -> dict[str, Array]:
+        """The values (1, …) of the entity of `key` (1, fields); `newest` as in `read`."""
+        name = key.astype(">u4").tobytes()
+        entity = int.from_bytes(name, "big") if self._single else name
+        one = self._ones.get(entity)
+        if one is None or not (newest and one.current and one.since <= now < one.until):
+            (record,) = snapshot.get(self._view.version, [name])
+            if one is None or record != one.record or not one.since <= now < one.until:
+                if one is None and len(self._ones) >= self._most:
+                    self._ones.clear()
+                values, until = self._folded([record], now)
+                one = self._ones[entity] = _One(record, values, now, until, np.array([next(_NUMBERS)]), newest)
+            # Of an older snapshot nobody knows what has happened to it since.
+            one.current = newest
+        moment = np.array([now])
+        moved = {name: aggregate.served(one.values[name], moment) for name, aggregate in self._moving}
+        return {**one.values, **moved, EDITION: one.edition}
 
     def read(self, snapshot: Snapshot, keys: NDArray[np.uint32], now: Micros, *, newest: bool) -> dict[str, Array]:
         """The values of the entities of `keys` (n, fields), and the edition of each.
@@ -159,7 +200,8 @@ class _Table:
             if self._nothing is None:
                 self._nothing = self._fold([None], now)[0]
             return self._nothing, FOREVER
-        return self._fold(records, now)
+        values, until = self._fold(records, now)
+        return values, int(until[0]) if len(until) == 1 else until
 
     def _fold(self, records: Sequence[bytes | None], now: Micros) -> tuple[dict[str, Array], NDArray[np.int64]]:
         moment = np.full(len(records), now)
