@@ -44,6 +44,8 @@ def numbers(depth: int) -> st.SearchStrategy[pl.Expr]:
     return plain | st.one_of(
         st.builds(lambda a, b, o: [a + b, a - b, a * b, a / b][o], inner, inner, st.integers(0, 3)),
         st.builds(lambda c, a, b: pl.when(c).then(a).otherwise(b), conditions(depth - 1), inner, inner),
+        st.builds(lambda c: c.cast(pl.Int64), conditions(depth - 1)), st.builds(lambda a: a.cast(pl.Float64), inner),
+        st.builds(lambda a: a.cast(pl.Float64).fill_null(col("y")), inner),
         st.builds(lambda a: (a / 1).sqrt(), inner), st.builds(lambda a: (a / 1).abs(), inner),
     )  # fmt: skip
 
@@ -57,7 +59,9 @@ def conditions(depth: int) -> st.SearchStrategy[pl.Expr]:
         return plain
     a, b, c, d = numbers(depth - 1), numbers(depth - 1), conditions(depth - 1), conditions(depth - 1)
     compared = st.builds(lambda a, b, o: [a < b, a <= b, a > b, a >= b, a == b, a != b][o], a, b, st.integers(0, 5))
-    return plain | compared | st.builds(lambda c, d, o: [c & d, c | d, ~c][o], c, d, st.integers(0, 2))
+    return (
+        plain | compared | st.builds(lambda c, d, o: [c & d, c | d, ~c, c.fill_null(False)][o], c, d, st.integers(0, 3))
+    )
 
 
 def bits(value: Any) -> Any:

@@ -77,6 +77,12 @@ def _node(node: Any, type_of: Callable[[str], Type | None]) -> _Part:
     if kind == "Ternary":
         parts = [_node(inner[part], type_of) for part in ("predicate", "truthy", "falsy")]
         return _Part(*_choice(*parts), all(part.constant for part in parts))
+    if kind == "Cast":
+        part = _node(inner["expr"], type_of)
+        return _Part(*_cast(str(inner["dtype"]), part), part.constant)
+    if kind == "Function" and inner["function"] == "FillNull":
+        part, other = (_node(one, type_of) for one in inner["input"])
+        return _Part(*_filled(part, other), part.constant and other.constant)
     if kind == "Function" and len(inner["input"]) == 1:
         part = _node(inner["input"][0], type_of)
         return _Part(*_function(str(inner["function"]), part), part.constant)
@@ -213,6 +219,25 @@ def _function(name: str, part: _Part) -> tuple[Type, Function]:
     raise _Unsupported
 
 
+def _cast(dtype: str, part: _Part) -> tuple[Type, Function]:
+    for given, taken, result, of in _CASTS:
+        if dtype == given and part.type == taken:
+            return result, _where_known(of, part.of)
+    raise _Unsupported
+
+
+def _filled(part: _Part, other: _Part) -> tuple[Type, Function]:
+    if part.type != other.type or part.type == "small":
+        raise _Unsupported
+    a, b = part.of, other.of
+
+    def value(row: Row) -> Any:
+        x = a(row)
+        return b(row) if x is None else x
+
+    return part.type, value
+
+
 def _where_known(of: Callable[[Any], Any], a: Function) -> Function:
     def value(row: Row) -> Any:
         x = a(row)
@@ -221,6 +246,10 @@ def _where_known(of: Callable[[Any], Any], a: Function) -> Function:
     return value
 
 
+_CASTS: Sequence[tuple[str, Type, Type, Callable[[Any], Any]]] = [
+    ("{'Literal': 'Int64'}", "bool", "int", int), ("{'Literal': 'Float64'}", "bool", "float", float),
+    ("{'Literal': 'Float64'}", "int", "float", float), ("{'Literal': 'Float64'}", "float", "float", float),
+]  # fmt: skip
 # What is done, to which type, giving which.
 _ONE: Sequence[tuple[str, Type, Type, Callable[[Any], Any]]] = [
     ("{'Boolean': 'Not'}", "bool", "bool", operator.not_),
