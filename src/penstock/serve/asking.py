@@ -83,8 +83,10 @@ class Asking:
             waterfall.lap("queue")
             answer = self._face.fall_back(name, asked, waterfall.total, cause, event)
         waterfall.add(answer.timings)
-        if waterfall.total > budget - reserve / 2 and self._admission.lag > reserve:
-            # Not the store is late but the loop itself, and sending takes time, too.
+        late = waterfall.total > budget - reserve / 2 and self._admission.lag > reserve
+        if late and isinstance(answer, Answer):
+            # Not the store is late but the loop itself, and sending takes time, too. An event's verdict goes out all
+            # the same: nobody else can give one.
             raise too_busy(waterfall.total, budget)
         return answer
 
@@ -117,12 +119,12 @@ class Asking:
 
 
 async def within(logged: Awaitable[list[bool]], ms: float) -> None:
-    """Waits for the log, for as long as the budget has left; what it took later counts all the same."""
+    """Waits for the log so long; what it took later counts all the same."""
     try:
         async with asyncio.timeout(max(0.0, ms) / 1e3):
             await logged
     except TimeoutError:
         raise UnavailableError(
-            "an event sent along is durable before the answer", got="the log has not taken it within the budget",
+            "an event sent along is durable before the answer", got="the log has not taken it in time",
             remedy="send the same request again: an event with an id counts once",
         ) from None  # fmt: skip

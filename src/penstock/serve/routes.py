@@ -18,7 +18,7 @@ import msgspec
 from penstock.errors import PenstockError, RequestError
 from penstock.events import BodyError, Parsed
 from penstock.serve.admission import Admission
-from penstock.serve.asking import Asking, within
+from penstock.serve.asking import STORE_WITHIN, Asking, within
 from penstock.serve.face import Face
 from penstock.serve.lane import Lane
 from penstock.serve.metrics import CONTENT_TYPE, Metrics
@@ -176,13 +176,14 @@ class Endpoints:
         event = parsed.accepted[0] if parsed is not None else None
         answer = await self.asking.ask(name, asked, waterfall, event)
         # Only now, so that the decision cannot have seen it; the body is written while the log syncs.
-        # A payment's answer waits for the disk; that the next decision sees it, a moment later, nobody waits for.
+        # A payment's answer waits for the disk, rather late than never; that the next decision sees it, a moment
+        # later, nobody waits for.
         shown = isinstance(answer, Answer)
         logged = None if parsed is None else self._submit(parsed, "decide", shown=shown)
         body = encode(answer.body())
         waterfall.lap("serialise")
         if logged is not None:
-            await within(logged, budget - waterfall.total)
+            await within(logged, budget - waterfall.total if shown else 1e3 * STORE_WITHIN)
             waterfall.lap("log")
         self.asking.count(name, answer, waterfall)
         return Reply(200, body, note=note_of(answer))
