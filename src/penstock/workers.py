@@ -30,7 +30,7 @@ from penstock.errors import PenstockError, UnavailableError
 from penstock.serve import metrics
 from penstock.serve.decisions import DECISIONS, DecisionLog
 from penstock.serve.link import Link, LinkServer
-from penstock.serve.server import DRAIN, listen, run, settle, url_of
+from penstock.serve.server import DRAIN, listen, quick_switches, run, settle, url_of
 from penstock.stores import open_store
 
 _TURN = 0.02
@@ -266,7 +266,8 @@ def _write(plan: Plan, listener: socket.socket) -> None:
         opened.callback(server.close)
         settle()
         _say_ready()
-        stopped.wait()
+        with quick_switches():
+            stopped.wait()
 
 
 def _say_ready() -> None:

@@ -76,7 +76,7 @@ def run(
             server = _Server(app, log_level, ready, Limits())
             settle()
             try:
-                with _quick_switches():
+                with quick_switches():
                     server.run([listening])
             finally:
                 app.close()
@@ -153,7 +153,7 @@ class BackgroundServer:
 
     def _run(self, listener: socket.socket) -> None:
         try:
-            with listener, _quick_switches():
+            with listener, quick_switches():
                 self._server.run([listener])
         finally:
             self.app.close()
@@ -250,9 +250,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def _quick_switches() -> Iterator[None]:
-    # A thread that holds the interpreter keeps it for a switch interval while others ask: at the default
-    # 5 ms, a decision of 3 ms that meets the writer's thread would take 8.
+def quick_switches() -> Iterator[None]:
+    """Threads that ask for the interpreter get it soon.
+
+    One that holds it keeps it for a switch interval while others ask: at the default 5 ms, a decision of 3 ms that
+    meets the writer's thread would take 8, and a worker's events would wait 5 until they are so much as read.
+    """
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0001)
     try:
