@@ -133,7 +133,9 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.runtime, name)
 
-    def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0, event: Accepted | None = None) -> Answer:
+    def decide(
+        self, name: str, request: DecideRequest, spent_ms: float = 0.0, event: Accepted | None = None, *looked: Any
+    ) -> Answer:
         assert request.user is not None
         self.asked.append(request.user)
         answer = self.runtime.decide(name, request, spent_ms, event)

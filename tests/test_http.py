@@ -224,7 +224,9 @@ class Budgets(Counting):
         super().__init__(runtime)
         self.spent: list[float] = []
 
-    def decide(self, name: str, request: DecideRequest, spent_ms: float = 0.0, event: Accepted | None = None) -> Answer:
+    def decide(
+        self, name: str, request: DecideRequest, spent_ms: float = 0.0, event: Accepted | None = None, *looked: Any
+    ) -> Answer:
         self.spent.append(spent_ms)
         answer = self.runtime.decide(name, request, spent_ms, event)
         assert isinstance(answer, Answer)

@@ -49,7 +49,12 @@ class Asking:
         return budget
 
     async def ask(
-        self, name: str, asked: DecideRequest, waterfall: Waterfall, event: Accepted | None = None
+        self,
+        name: str,
+        asked: DecideRequest,
+        waterfall: Waterfall,
+        event: Accepted | None = None,
+        looked: Callable[[], None] | None = None,
     ) -> Answer | Judged:
         """Decides, for whatever address; what queueing and reading took is gone from the budget, too.
 
@@ -57,13 +62,14 @@ class Asking:
 
         Args:
             event: what was sent along, checked.
+            looked: see `Face.decide`; called on the lane's thread.
         """
         budget = self._face.budget(name, asked)
         reserve = budget * RESERVE
 
         def decide() -> tuple[Answer | Judged, float]:
             began = perf_counter()
-            return self._face.decide(name, asked, waterfall.total + reserve, event), began
+            return self._face.decide(name, asked, waterfall.total + reserve, event, looked), began
 
         # The loop must come round in time to see that the lane has not answered.
         due = budget - reserve - self._admission.lag

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -90,7 +90,13 @@ class Decider:
         """The time in which an answer must leave, in milliseconds."""
         return request.budget_ms or self.decision.budget_ms
 
-    def decide(self, request: DecideRequest, spent_ms: float = 0.0, event: Accepted | None = None) -> Answer:
+    def decide(
+        self,
+        request: DecideRequest,
+        spent_ms: float = 0.0,
+        event: Accepted | None = None,
+        looked: Callable[[], None] | None = None,
+    ) -> Answer:
         """Answers one request; whatever fails inside, some tier answers.
 
         Args:

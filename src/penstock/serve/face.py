@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -38,11 +38,17 @@ class Face(Protocol):
         """The time in which an answer must leave, in milliseconds."""
 
     def decide(
-        self, name: str, request: DecideRequest, spent_ms: float = 0.0, event: Accepted | None = None
+        self,
+        name: str,
+        request: DecideRequest,
+        spent_ms: float = 0.0,
+        event: Accepted | None = None,
+        looked: Callable[[], None] | None = None,
     ) -> Answer | Judged:
         """Answers within the budget, of which `spent_ms` is gone already, unless the store keeps it waiting.
 
-        `event` is what was sent along; it is not in the log yet.
+        `event` is what was sent along; it is not in the log yet. `looked` is called, if at all, once what is read of
+        the store is fixed: from then on the log may have the event.
         """
 
     def fall_back(

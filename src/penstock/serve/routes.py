@@ -8,6 +8,8 @@ import html
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeVar
@@ -174,12 +176,19 @@ class Endpoints:
         parsed = await self._event(asked)
         waterfall.lap("parse")
         event = parsed.accepted[0] if parsed is not None else None
-        answer = await self.asking.ask(name, asked, waterfall, event)
-        # Only now, so that the decision cannot have seen it; the body is written while the log syncs.
-        # A payment's answer waits for the disk, rather late than never; that the next decision sees it, a moment
-        # later, nobody waits for.
+        early: list[Future[list[bool]]] = []
+
+        def looked() -> None:
+            # What cannot be taken now is heard of below.
+            with suppress(PenstockError):
+                if parsed is not None:
+                    early.append(self.face.submit(parsed, "decide", shown=False))
+
+        answer = await self.asking.ask(name, asked, waterfall, event, looked)
+        # Not before, so that the decision cannot have seen it; a verdict is computed while the log syncs. It waits for
+        # the disk, rather late than never; that the next decision sees it, a moment later, nobody waits for.
         shown = isinstance(answer, Answer)
-        logged = None if parsed is None else self._submit(parsed, "decide", shown=shown)
+        logged = None if parsed is None else self._submit(parsed, "decide", *early, shown=shown)
         body = encode(answer.body())
         waterfall.lap("serialise")
         if logged is not None:
@@ -205,10 +214,12 @@ class Endpoints:
         # A large body takes tens of milliseconds, in which no decision may have to wait.
         return self.face.parse(body) if len(body) <= _INLINE else await asyncio.to_thread(self.face.parse, body)
 
-    def _submit(self, parsed: Parsed, source: str, *, shown: bool = True) -> asyncio.Future[list[bool]]:
-        """Hands the events to the log now; what it returns may be awaited later."""
+    def _submit(
+        self, parsed: Parsed, source: str, early: Future[list[bool]] | None = None, *, shown: bool = True
+    ) -> asyncio.Future[list[bool]]:
+        """Hands the events to the log now, if not `early`; what it returns may be awaited later."""
         began = perf_counter()
-        waiting = asyncio.wrap_future(self.face.submit(parsed, source, shown=shown))
+        waiting = asyncio.wrap_future(early or self.face.submit(parsed, source, shown=shown))
 
         def count(done: asyncio.Future[list[bool]]) -> None:
             if done.cancelled() or done.exception() is not None:

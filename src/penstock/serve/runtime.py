@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -132,14 +132,20 @@ class Runtime:
         return self._decider(name).budget(request)
 
     def decide(
-        self, name: str, request: DecideRequest, spent_ms: float = 0.0, event: Accepted | None = None
+        self,
+        name: str,
+        request: DecideRequest,
+        spent_ms: float = 0.0,
+        event: Accepted | None = None,
+        looked: Callable[[], None] | None = None,
     ) -> Answer | Judged:
         """Answers one request of a decision, `spent_ms` of whose budget are gone already. `served` logs it.
 
         Args:
             event: what was sent along, checked and not yet in the log.
+            looked: called once what a verdict reads is fixed: from then on the log may have the event.
         """
-        return self._decider(name).decide(request, spent_ms, event)
+        return self._decider(name).decide(request, spent_ms, event, looked)
 
     def fall_back(
         self, name: str, request: DecideRequest, spent_ms: float, cause: str, event: Accepted | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,12 +120,19 @@ class Judge:
         """The time in which an answer must leave, in milliseconds."""
         return request.budget_ms or self.decision.budget_ms
 
-    def decide(self, request: DecideRequest, spent_ms: float = 0.0, event: Accepted | None = None) -> Judged:
+    def decide(
+        self,
+        request: DecideRequest,
+        spent_ms: float = 0.0,
+        event: Accepted | None = None,
+        looked: Callable[[], None] | None = None,
+    ) -> Judged:
         """Decides on one event, which the log does not hold yet; whatever fails inside, rules answer.
 
         Args:
             spent_ms: what is gone of the budget already.
             event: the checked event.
+            looked: called once what is read of the store is fixed: from then on the log may have the event.
 
         Raises:
             RequestError: there is none, or it is of another stream.
@@ -141,7 +148,7 @@ class Judge:
             try:
                 # A clock that goes by events has not seen this one yet.
                 self.clock.saw(event.time)
-                found = self._judge(release, values, timer, random.Random(name))
+                found = self._judge(release, values, timer, random.Random(name), looked)
                 self.costs.add(timer.stages)
                 self.price.add(found.saving, found.now)
                 return self._answer(name, event, values, release, found, timer, None)
@@ -174,9 +181,18 @@ class Judge:
             )  # fmt: skip
         return dict(zip(self._names, event.values, strict=True))
 
-    def _judge(self, release: VerdictRelease, values: Mapping[str, Any], timer: Timer, draw: random.Random) -> _Found:
+    def _judge(
+        self,
+        release: VerdictRelease,
+        values: Mapping[str, Any],
+        timer: Timer,
+        draw: random.Random,
+        looked: Callable[[], None] | None = None,
+    ) -> _Found:
         recipe, verdict = release.recipe, self.decision
         with self.store.snapshot() as snapshot:
+            if looked is not None:
+                looked()
             now = max(self.clock.now(), snapshot.newest)
             rows = self._rows(snapshot, release, values, now)
             offset = snapshot.offset
