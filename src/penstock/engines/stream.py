@@ -196,6 +196,8 @@ def _collected(group: Group, batch: _Batch) -> Tiles:
 
 def _states(aggregate: Aggregate, batch: _Batch, given: Inputs, starts: NDArray[np.int64]) -> Array:
     """One aggregate's state of each run of events."""
+    if given.counts.all():
+        return aggregate.collect(given.values, batch.time, batch.tie, starts)
     states = aggregate.empty(len(starts))
     if given.counts.any():
         at = given.counts.nonzero()[0]
@@ -208,9 +210,12 @@ def _states(aggregate: Aggregate, batch: _Batch, given: Inputs, starts: NDArray[
 def _lifted(block: Block, batch: _Batch) -> Array:
     """A state of every event and feature, (n, m); the empty one where the event does not count."""
     states = np.empty((len(batch.time), len(block.features)), block.aggregate.dtype)
-    states[:] = block.aggregate.empty(1)
     for i, (name, aggregate) in enumerate(block.features.items()):
         given = batch.inputs[name]
+        if given.counts.all():
+            states[:, i] = aggregate.lift(given.values, batch.time, batch.tie)
+            continue
+        states[:, i] = aggregate.empty(1)
         if given.counts.any():
             at = given.counts.nonzero()[0]
             states[at, i] = aggregate.lift(given.values[at], batch.time[at], batch.tie[at])
