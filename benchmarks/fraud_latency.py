@@ -73,7 +73,9 @@ def run(chosen: argparse.Namespace) -> Result:
         "taken_p99_ms": told(posts.ms, 0.99), "sent_late_p99_ms": told(alone.lag_ms + paired.lag_ms, 0.99),
         "rules_share": round(tiers.count("rules") / len(tiers), 5), "views": len(ps.load(APP).views),
         "features": len(ps.load(APP).verdicts["payment"].recipe.assembler.names),
-        "pairs": len(pairs), "pairs_seen": seen, "workers": chosen.workers, "stages_mean_ms": spent, **audit,
+        "pairs": len(pairs), "pairs_seen": seen,
+        "pairs_by_rules": sum(decided[second].tier == "rules" for _, second in pairs if second in decided),
+         "workers": chosen.workers, "stages_mean_ms": spent, **audit,
         "goal_ms": GOAL_MS,
     }  # fmt: skip
     p99 = detail["p99_ms"] or float("inf")
