@@ -27,8 +27,9 @@ MOST_WAITING = 4_096
 """Requests that wait to be committed at most."""
 BACKFILL = 2_000
 _LOOK = 0.1
-_SHOWN_EVERY = 0.01
-"""Seconds from one time that events are shown to the next, at least; after a longer pause they are at once."""
+_REST = 1.5
+"""Between two times that events are shown passes so many times what the last one took, or `_LONGEST` seconds."""
+_LONGEST = 0.01
 
 
 @dataclass
@@ -183,8 +184,10 @@ class Writer:
         first, end, waiting = self._from, self._to, self._unshown
         self._from, self._to, self._unshown = 0, 0, []
         if end:
-            self._due = time.monotonic() + _SHOWN_EVERY
+            began = time.monotonic()
             self._keep_up(lambda: self._engine.apply(self._log.read(first, end), first, end))
+            ended = time.monotonic()
+            self._due = ended + min(_REST * (ended - began), _LONGEST)
         for asked in waiting:
             asked.future.set_result(asked.new)
 
