@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,8 @@ from penstock.releases import VerdictRelease, read
 from penstock.serve.decisions import Decided, DecisionLog, logged
 from penstock.serve.requests import Judged, checked
 from penstock.serve.server import BackgroundServer
-from penstock.serve.verdicts import Rules, Staffing
-from serving import Client
+from penstock.serve.verdicts import Judge, Rules, Staffing
+from serving import Client, until
 
 
 @pytest.fixture
@@ -387,6 +388,46 @@ def test_one_call_logs_the_payment_and_answers(app: ps.App) -> None:
         assert runtime.log.refresh() == end + 2
         described = call("GET", "/openapi.json").json["components"]["schemas"]["Judged"]
         assert sorted(described["properties"]) == sorted(fields)
+
+
+def test_a_payment_is_on_the_disk_before_it_is_decided_and_not_in_its_own_features(
+    app: ps.App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged while it is decided; others may see it by then, its own decision does not."""
+    runtime = app.open()
+    end = runtime.log.end
+    plain, found = Judge._rows, []
+
+    def late(judge: Judge, *args: Any) -> Any:
+        until(lambda: app.features("Customer", "fresh")["payments_1h"] == 1)
+        found.append(plain(judge, *args))
+        return found[-1]
+
+    monkeypatch.setattr(Judge, "_rows", late)
+    with BackgroundServer(runtime) as server, Client(server) as call:
+        answer = call("POST", "/v1/decide/payment", {"event": payment("h1", NOW, 40.0, "fresh", "t3")})
+        assert (answer.status, answer.json["tier"]) == (200, "model")
+    names = app.verdicts["payment"].recipe.assembler.names
+    assert found[0][0, names.index("Customer.payments_1h")] == 0
+    assert written(app)[-1].offset == end
+    assert runtime.log.refresh() == end + 1
+
+
+def test_a_verdict_comes_late_rather_than_never(app: ps.App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk takes longer than the budget, the answer waits for it."""
+    runtime = app.open()
+    end, plain, began = runtime.log.end, runtime.log.append, perf_counter()
+
+    def slow(*args: Any) -> Any:
+        until(lambda: perf_counter() > began + 0.3)
+        return plain(*args)
+
+    monkeypatch.setattr(runtime.log, "append", slow)
+    with BackgroundServer(runtime) as server, Client(server) as call:
+        asked = {"event": payment("h1", NOW, 40.0), "budget_ms": 200}
+        assert call("POST", "/v1/decide/payment", asked).status == 200
+        assert perf_counter() > began + 0.3
+    assert runtime.log.refresh() == end + 1
 
 
 def test_reviews_are_the_operators(app: ps.App) -> None:
