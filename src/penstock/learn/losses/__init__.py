@@ -1,0 +1,12 @@
+"""What models minimise, each with its analytic derivatives: two classes, many items, several goals."""
+
+from penstock.learn.losses.apply import loss_of
+from penstock.learn.losses.binary import ExpectedCost, Floats, Focal, LogLoss, Loss, chance
+from penstock.learn.losses.catalogue import softmax_over
+from penstock.learn.losses.choice import ChoiceLoss, ContrastiveMargin, SampledSoftmax, false_negatives, log_expected
+from penstock.learn.losses.goals import CalibratedList, Goals
+
+__all__ = [
+    "CalibratedList", "ChoiceLoss", "ContrastiveMargin", "ExpectedCost", "Floats", "Focal", "Goals", "LogLoss", "Loss",
+    "SampledSoftmax", "chance", "false_negatives", "log_expected", "loss_of", "softmax_over",
+]  # fmt: skip

@@ -1,0 +1,191 @@
+"""Fits a network to sequences: what comes next, at every place of every sequence at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.learn.autodiff import Tensor, gradients, rows
+from penstock.learn.losses import softmax_over
+from penstock.learn.losses.apply import loss_of
+from penstock.learn.losses.choice import SampledSoftmax
+from penstock.learn.optimise import Adam
+from penstock.learn.sequence.network import Attributes, Form, Tokens, begin, encode, vectors
+from penstock.types import Array, Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """Many sequences in one piece: those of sequence i are at starts[i] … starts[i + 1] - 1, oldest first.
+
+    `kind` (n,) are codes of the events' kinds, and `time` (n,) their times in microseconds; None where not known.
+    """
+
+    starts: NDArray[np.int64]
+    item: NDArray[np.int64]
+    kind: NDArray[np.int64] | None = None
+    time: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @classmethod
+    def of(cls, lists: Sequence[Sequence[int]]) -> Sequences:
+        """From lists of item codes."""
+        starts = np.r_[0, np.cumsum([len(part) for part in lists])].astype(np.int64)
+        return cls(starts, np.array([code for part in lists for code in part], np.int64))
+
+    def tokens(self, which: Array, length: int) -> Tokens:
+        """The newest `length` events of some sequences (n,), aligned at their beginnings."""
+        end, begin = self.starts[which + 1], self.starts[which]
+        first = np.maximum(begin, end - length)
+        size = end - first
+        at = first[:, None] + np.arange(int(size.max(initial=0)))
+        there = at < end[:, None]
+        at = np.where(there, at, 0)
+
+        def column(values: Array) -> Array:
+            return np.where(there, values[at], 0)
+
+        gap = None
+        if self.time is not None:
+            since = np.diff(self.time, prepend=self.time[:1]) / 1e6
+            # The first of a window has no event before it that the network sees.
+            gap = np.where(there & (at > first[:, None]), np.maximum(since[at], 0.0), 0.0)
+        return Tokens(column(self.item), None if self.kind is None else column(self.kind), gap)
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a network is trained.
+
+    Args:
+        epochs: passes over all sequences; batch: sequences a step.
+        rate: Adam's, at its highest; it rises over the first steps and falls along a cosine.
+        drop: the share of values dropped.
+        length: events of a sequence that are looked at, the newest.
+        negatives: items drawn a step, uniformly, to compare with; 0 compares with all of them.
+        smoothing: see `softmax_over`.
+        decay: what is taken off matrices and tables a step, as a share of the rate.
+        seed: of every random draw.
+    """
+
+    epochs: int = 10
+    batch: int = 128
+    rate: float = 2e-3
+    drop: float = 0.2
+    length: int = 50
+    negatives: int = 0
+    smoothing: float = 0.0
+    decay: float = 0.0
+    seed: int = 1
+
+
+def train(
+    form: Form,
+    course: Course,
+    sequences: Sequences,
+    attributes: Attributes | None = None,
+    *,
+    weights: dict[str, Array] | None = None,
+    each: Callable[[int, float, dict[str, Array]], bool] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Array]:
+    """Weights that say best, by cross-entropy, what came next in each place of each sequence.
+
+    Args:
+        weights: to go on from; drawn anew where absent.
+        each: called after each epoch with its number, its mean loss and the weights; True ends the training.
+    """
+    random = np.random.default_rng(course.seed)
+    weights = begin(form, random) if weights is None else weights
+    adam = Adam(course.rate)
+    size = np.minimum(np.diff(sequences.starts), course.length + 1)
+    usable = np.flatnonzero(size > 1)
+    steps = course.epochs * max(1, math.ceil(len(usable) / course.batch))
+    for epoch in range(course.epochs):
+        lost, counted = 0.0, 0
+        for which in _batches(usable, size, course.batch, random):
+            tokens = sequences.tokens(which, course.length + 1)
+            loss, n = _step(form, course, weights, tokens, attributes, adam, random, steps)
+            lost, counted = lost + loss * n, counted + n
+            if progress:
+                progress(adam.steps, steps)
+        if each is not None and each(epoch, lost / max(counted, 1), weights):
+            break
+    return weights
+
+
+def _step(
+    form: Form,
+    course: Course,
+    weights: dict[str, Array],
+    tokens: Tokens,
+    attributes: Attributes | None,
+    adam: Adam,
+    random: np.random.Generator,
+    steps: int,
+) -> tuple[float, int]:
+    held = {name: Tensor(value) for name, value in weights.items()}
+    table = vectors(form, held, attributes)
+    before = Tokens(*(None if part is None else part[:, :-1] for part in (tokens.item, tokens.kind, tokens.gap)))  # type: ignore[arg-type]
+    after = tokens.item[:, 1:]
+    there = after > 0
+    found = encode(form, held, table, before, drop=course.drop, random=random)[there]
+    target = after[there]
+    if course.negatives:
+        drawn = random.integers(1, form.items, course.negatives)
+        scale = np.asarray(form.scale, found.value.dtype)
+        # One shared draw for all; a query's own item stands before it.
+        own = (found * rows(table, target)).sum(axis=1, keepdims=True) * scale
+        loss = _sampled(found, own, rows(table, drawn), target, drawn, form, course)
+    else:
+        loss = softmax_over(found, table[1:], target - 1, scale=form.scale, smoothing=course.smoothing)
+    names = list(held)
+    slopes = dict(zip(names, gradients(loss, [held[name] for name in names]), strict=True))
+    rate = _schedule(adam.steps, steps)
+    if course.decay:
+        for name, value in weights.items():
+            if value.ndim == 2 and not name.endswith("distance"):
+                value *= 1 - course.rate * rate * course.decay
+    adam.step(weights, slopes, rate)
+    for name in ("item", "kind", "gap", "attribute"):
+        if name in weights:
+            weights[name][0] = 0
+    return float(loss.value), int(there.sum())
+
+
+def _sampled(
+    found: Tensor, own: Tensor, negatives: Tensor, target: Array, drawn: Array, form: Form, course: Course
+) -> Tensor:
+    from penstock.learn.autodiff import concat
+
+    scores = concat([own, found @ negatives.T * np.asarray(form.scale, found.value.dtype)], axis=1)
+    hidden = np.concatenate([np.zeros((len(target), 1), bool), drawn == target[:, None]], axis=1)
+    log_q = np.r_[0.0, np.full(len(drawn), math.log(len(drawn) / (form.items - 1)))].astype(found.value.dtype)
+    return loss_of(SampledSoftmax(), scores, np.zeros(len(target), np.int64), log_q=log_q, hidden=hidden)
+
+
+def _schedule(step: int, steps: int) -> float:
+    warm = min(1.0, (step + 1) / max(1, steps // 50))
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))))
+
+
+def _batches(
+    usable: NDArray[np.int64], size: NDArray[np.int64], batch: int, random: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """All sequences once, in batches of about one length, so that little is padded; in random order."""
+    order = random.permutation(usable)
+    pool = batch * 32
+    parts: list[Any] = []
+    for start in range(0, len(order), pool):
+        chunk = order[start : start + pool]
+        chunk = chunk[np.argsort(size[chunk], kind="stable")]
+        parts += [chunk[i : i + batch] for i in range(0, len(chunk), batch)]
+    for place in random.permutation(len(parts)):
+        yield parts[place]
