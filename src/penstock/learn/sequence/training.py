@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.learn.autodiff import Tensor, gradients, rows
-from penstock.learn.losses import softmax_over
-from penstock.learn.losses.apply import loss_of
-from penstock.learn.losses.choice import SampledSoftmax
+from penstock.learn.autodiff import Tensor, concat, gradients, rows
+from penstock.learn.losses import SampledSoftmax, loss_of, softmax_over
 from penstock.learn.optimise import Adam
 from penstock.learn.sequence.network import Attributes, Form, Tokens, begin, encode, vectors
 from penstock.types import Array, Progress
@@ -163,8 +161,6 @@ def _step(
 def _sampled(
     found: Tensor, own: Tensor, negatives: Tensor, target: Array, drawn: Array, form: Form, course: Course
 ) -> Tensor:
-    from penstock.learn.autodiff import concat
-
     scores = concat([own, found @ negatives.T * np.asarray(form.scale, found.value.dtype)], axis=1)
     hidden = np.concatenate([np.zeros((len(target), 1), bool), drawn == target[:, None]], axis=1)
     log_q = np.r_[0.0, np.full(len(drawn), math.log(len(drawn) / (form.items - 1)))].astype(found.value.dtype)
