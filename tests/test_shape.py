@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import penstock
+import penstock.aggregates
 
 SOURCE = Path(penstock.__file__).parent
 

@@ -108,7 +108,7 @@ def train(
     steps = course.epochs * max(1, math.ceil(len(usable) / course.batch))
     for epoch in range(course.epochs):
         lost, counted = 0.0, 0
-        for which in _batches(usable, size, course.batch, random):
+        for which in batches(usable, size, course.batch, random):
             tokens = sequences.tokens(which, course.length + 1)
             loss, n = _step(form, course, weights, tokens, attributes, adam, random, steps)
             lost, counted = lost + loss * n, counted + n
@@ -131,11 +131,8 @@ def _step(
 ) -> tuple[float, int]:
     held = {name: Tensor(value) for name, value in weights.items()}
     table = vectors(form, held, attributes)
-    before = Tokens(*(None if part is None else part[:, :-1] for part in (tokens.item, tokens.kind, tokens.gap)))  # type: ignore[arg-type]
-    after = tokens.item[:, 1:]
-    there = after > 0
+    before, target, there = split(tokens)
     found = encode(form, held, table, before, drop=course.drop, random=random)[there]
-    target = after[there]
     if course.negatives:
         drawn = random.integers(1, form.items, course.negatives)
         scale = np.asarray(form.scale, found.value.dtype)
@@ -146,7 +143,7 @@ def _step(
         loss = softmax_over(found, table[1:], target - 1, scale=form.scale, smoothing=course.smoothing)
     names = list(held)
     slopes = dict(zip(names, gradients(loss, [held[name] for name in names]), strict=True))
-    rate = _schedule(adam.steps, steps)
+    rate = schedule(adam.steps, steps)
     if course.decay:
         for name, value in weights.items():
             if value.ndim == 2 and not name.endswith("distance"):
@@ -155,7 +152,7 @@ def _step(
     for name in ("item", "kind", "gap", "attribute"):
         if name in weights:
             weights[name][0] = 0
-    return float(loss.value), int(there.sum())
+    return float(loss.value), len(target)
 
 
 def _sampled(
@@ -167,12 +164,22 @@ def _sampled(
     return loss_of(SampledSoftmax(), scores, np.zeros(len(target), np.int64), log_q=log_q, hidden=hidden)
 
 
-def _schedule(step: int, steps: int) -> float:
+def split(tokens: Tokens) -> tuple[Tokens, NDArray[np.int64], NDArray[np.bool_]]:
+    """What is read, what comes after each place of it that is filled, (n,), and which places are, (batch, length)."""
+    kind = None if tokens.kind is None else tokens.kind[:, :-1]
+    gap = None if tokens.gap is None else tokens.gap[:, :-1]
+    after = tokens.item[:, 1:]
+    there = after > 0
+    return Tokens(tokens.item[:, :-1], kind, gap), after[there], there
+
+
+def schedule(step: int, steps: int) -> float:
+    """The share of the learning rate at a step: it rises over the first fiftieth, then falls along a cosine."""
     warm = min(1.0, (step + 1) / max(1, steps // 50))
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))))
 
 
-def _batches(
+def batches(
     usable: NDArray[np.int64], size: NDArray[np.int64], batch: int, random: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
     """All sequences once, in batches of about one length, so that little is padded; in random order."""

@@ -1,0 +1,118 @@
+"""Trains the sequence network on PyTorch: on the CPU, on a GPU, or on several by DistributedDataParallel.
+
+Several processes, each with a GPU of its own, are started by ``torchrun`` or by Ray Train; each calls `train` with the
+same sequences, and takes every n-th batch. ::
+
+    torchrun --nproc-per-node 4 train.py          # train.py calls train(...)
+    ray.train.torch.TorchTrainer(lambda: train(...), scaling_config=ScalingConfig(num_workers=4, use_gpu=True)).fit()
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from penstock.learn.pytorch.network import SequenceNetwork
+from penstock.learn.sequence.network import Attributes, Form
+from penstock.learn.sequence.training import Course, Sequences, batches, schedule, split
+from penstock.types import Array, Progress
+
+
+def train(
+    form: Form,
+    course: Course,
+    sequences: Sequences,
+    attributes: Attributes | None = None,
+    *,
+    weights: dict[str, Array] | None = None,
+    each: Callable[[int, float, dict[str, Array]], bool] | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> dict[str, Array]:
+    """`penstock.learn.sequence.training.train` on PyTorch; the same arguments, and weights that NumPy can serve.
+
+    Args:
+        device: such as "cuda:1"; by itself a GPU where there is one, by LOCAL_RANK of several.
+    """
+    place, rank, several = _joined(device)
+    torch.manual_seed(course.seed)
+    plain: SequenceNetwork = SequenceNetwork(form, weights, attributes, drop=course.drop, seed=course.seed)
+    plain.to(place)
+    network: Any = DistributedDataParallel(_Whole(plain)) if several > 1 else _Whole(plain)
+    adam = torch.optim.Adam(plain.parameters(), lr=course.rate)
+    random = np.random.default_rng(course.seed)
+    size = np.minimum(np.diff(sequences.starts), course.length + 1)
+    usable = np.flatnonzero(size > 1)
+    steps = course.epochs * max(1, math.ceil(len(usable) / course.batch / several))
+    done = 0
+    for epoch in range(course.epochs):
+        network.train()
+        lost, counted = 0.0, 0
+        # The same draw everywhere; what does not divide evenly is left out, since all wait for one another.
+        parts = list(batches(usable, size, course.batch, random))
+        parts = parts[rank : len(parts) // several * several : several] if several > 1 else parts
+        for which in parts:
+            tokens = sequences.tokens(which, course.length + 1)
+            for group in adam.param_groups:
+                group["lr"] = course.rate * schedule(done, steps)
+            loss, n = network(tokens, course, random)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            with torch.no_grad():
+                for name in ("item", "kind", "gap", "attribute"):
+                    if name in plain.held:
+                        plain.held[name][0] = 0
+            done += 1
+            lost, counted = lost + float(loss.detach()) * n, counted + n
+            if progress:
+                progress(done, steps)
+        plain.eval()
+        if each is not None and each(epoch, lost / max(counted, 1), plain.weights()):
+            break
+    return plain.weights()
+
+
+class _Whole(torch.nn.Module):
+    """The network and its loss as one module: what DistributedDataParallel watches is a single call."""
+
+    def __init__(self, network: SequenceNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tokens: Any, course: Course, random: np.random.Generator) -> tuple[torch.Tensor, int]:
+        before, target, there = split(tokens)
+        form, at = self.network.form, self.network.held["item"].device
+        found = self.network(before)[torch.as_tensor(there, device=at)]
+        goal = torch.as_tensor(target, device=at)
+        table = self.network.vectors()
+        if not course.negatives:
+            scores = found @ table[1:].T * form.scale
+            return functional.cross_entropy(scores, goal - 1, label_smoothing=course.smoothing), len(target)
+        drawn = torch.as_tensor(random.integers(1, form.items, course.negatives), device=at)
+        own = (found * table[goal]).sum(dim=1, keepdim=True) * form.scale
+        # See SampledSoftmax: each is weighed by how often it is drawn, and what is right is not pushed away.
+        others = found @ table[drawn].T * form.scale - math.log(len(drawn) / (form.items - 1))
+        others = others.masked_fill(drawn == goal[:, None], -torch.inf)
+        scores = torch.cat([own, others], dim=1)
+        return functional.cross_entropy(scores, torch.zeros_like(goal)), len(target)
+
+
+def _joined(device: str | None) -> tuple[torch.device, int, int]:
+    """Where to compute, this process's number, and how many there are; joins the others where there are any."""
+    several = int(os.environ.get("WORLD_SIZE", "1"))
+    gpu = torch.cuda.is_available()
+    if several > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if gpu else "gloo")
+    rank = distributed.get_rank() if several > 1 else 0
+    if device is None:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if gpu else "cpu"
+    return torch.device(device), rank, several
