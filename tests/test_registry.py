@@ -18,7 +18,7 @@ import penstock as ps
 from penstock.aggregates import Aggregate
 from penstock.errors import DefinitionError, NotFoundError
 from penstock.learn.classify import Classifier, Logistic
-from penstock.learn.losses import ExpectedCost, Focal, LogLoss
+from penstock.learn.losses import CalibratedList, ContrastiveMargin, ExpectedCost, Focal, Goals, LogLoss, SampledSoftmax
 from penstock.registry import fingerprint, from_spec, get, kinds, names, registered, to_spec
 from penstock.retrieve import Source
 from penstock.serve.rerank import Rule
@@ -65,6 +65,10 @@ SAMPLES: dict[tuple[str, str], Any] = {
         rows=0.8, l2=1.0, bags=2, balance=3.0, seed=5,
     ),
     ("classifier", "logistic"): Logistic(l2=2.5, tails=0.01, steps=9),
+    ("choice_loss", "contrastive_margin"): ContrastiveMargin(margin=0.2, weight=3.0),
+    ("choice_loss", "sampled_softmax"): SampledSoftmax(temperature=0.1),
+    ("goals_loss", "calibrated_list"): CalibratedList(share=0.25),
+    ("goals_loss", "goals"): Goals({"click": 1.0, "buy": 9.0}),
     ("loss", "expected_cost"): ExpectedCost(alarm=2.5),
     ("loss", "focal"): Focal(focus=1.5, positives=0.75),
     ("loss", "log_loss"): LogLoss(),
@@ -79,13 +83,14 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("rule", "diversify"): ps.diversify("category", strength=0.9),
     ("rule", "explore"): ps.explore(0.02, first=4),
     ("rule", "pin"): ps.pin("gift-card", place=3),
-    ("source", "covisits"): ps.covisits(span="3d", steps=4, norm=0.25, **NEAR),
+    ("source", "covisits"): ps.covisits(span="3d", steps=4, norm=0.25, backward=0.5, **NEAR),
     ("source", "popular"): ps.popular(window="1d", by="country", of="home", where=BUYS, groups=3, k=30, name="near"),
     ("source", "seen"): ps.seen("viewed", k=25, name="again"),
     ("source", "session_neighbours"): ps.session_neighbours(
-        of="viewed", recent=7, gap="20min", sample=70, neighbours=30, k=25, name="near"
+        of="viewed", recent=7, gap="20min", sample=70, neighbours=30, idf=True, near=True, k=25,
+        name="near",
     ),
-    ("source", "similar"): ps.similar(span="3d", steps=4, norm=0.25, **NEAR),
+    ("source", "similar"): ps.similar(span="3d", steps=4, norm=0.25, backward=0.5, **NEAR),
 }  # fmt: skip
 
 

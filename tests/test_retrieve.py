@@ -34,6 +34,9 @@ SOURCES = [
     Covisits("recent", k=6, steps=2, span="30min", neighbours=3, norm=0.0, decay=0.5),
     Similar("recent", k=5, steps=5, span="4h", neighbours=5),
     SessionNeighbours("recent", k=6, recent=4, sample=3, neighbours=4),
+    Covisits("recent", k=6, steps=3, neighbours=4, norm=0.25, backward=0.3),
+    Covisits("recent", k=6, steps=3, neighbours=4, backward=0.0),
+    SessionNeighbours("recent", k=6, recent=4, sample=3, neighbours=4, idf=True, near=True),
 ]
 
 
@@ -136,7 +139,7 @@ def test_a_pair_of_visits_counts_less_the_further_apart_and_a_similar_one_does_n
         assert index["near"][: index["starts"][1]].tolist() == [2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("source", SOURCES[1:4], ids=repr)
+@pytest.mark.parametrize("source", [s for s in SOURCES if isinstance(s, Covisits | Similar)], ids=repr)
 @settings(max_examples=150, deadline=None)
 @given(visits=VISITS)
 def test_neighbours_equal_a_recount_of_pairs(source: Any, visits: Any) -> None:
@@ -152,8 +155,10 @@ def test_neighbours_equal_a_recount_of_pairs(source: Any, visits: Any) -> None:
             for a, b in zip(times, times[step:], strict=False)
             if a[0] == b[0] and b[2] - a[2] <= span and a[1] != b[1]
         ]
-        for one, other in [*pairs, *((b, a) for a, b in pairs)]:
+        for one, other in pairs:
             weight[one][other].append(source.weight(step))
+        for one, other in pairs if source.backward else []:
+            weight[other][one].append(source.weight(step) * source.backward)
     visited = {item: past.item.tolist().count(item) for item in set(past.item.tolist())}
     index = source.fit({"recent": past})
     assert index["items"].tolist() == sorted(visited)
@@ -169,7 +174,7 @@ def test_neighbours_equal_a_recount_of_pairs(source: Any, visits: Any) -> None:
 
 
 def _micros(span: str) -> int:
-    return {"2h": 2 * HOUR, "30min": 30 * MINUTE, "4h": 4 * HOUR}[span]
+    return {"1d": DAY, "2h": 2 * HOUR, "30min": 30 * MINUTE, "4h": 4 * HOUR}[span]
 
 
 @settings(max_examples=150, deadline=None)

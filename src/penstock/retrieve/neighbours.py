@@ -29,6 +29,8 @@ class _Neighbours(Source):
         neighbours: how many to keep an item.
         norm: the power of both items' visits that divides a pair's weight: 0.5 makes scores cosines, 0 leaves
             plain counts, which favour what is popular.
+        backward: what a pair counts for the later item's neighbours, relative to the earlier one's: 1 leaves the order
+            aside, 0 looks only at what came after.
     """
 
     of: str = "recent"
@@ -40,6 +42,7 @@ class _Neighbours(Source):
     steps: int = 10
     neighbours: int = 40
     norm: float = 0.5
+    backward: float = 1.0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -56,8 +59,12 @@ class _Neighbours(Source):
         past = history[self.of]
         pairs = [self._pairs(past, step) for step in range(1, self.steps + 1)]
         source, target = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
-        weight = np.concatenate([np.full(len(pair[0]), self.weight(step + 1)) for step, pair in enumerate(pairs)])
+        weight = np.concatenate([self._weights(step + 1, len(pair[0])) for step, pair in enumerate(pairs)])
         return _top_neighbours(source, target, weight, past.item, self.neighbours, self.norm)
+
+    def _weights(self, step: int, n: int) -> Array:
+        """Of n pairs, the first half of which look forward."""
+        return np.repeat(self.weight(step) * np.array([1.0, self.backward]), n // 2)
 
     def _pairs(self, past: History, step: int) -> tuple[Array, Array]:
         a, b = slice(None, -step), slice(step, None)
@@ -154,6 +161,7 @@ def _top_neighbours(
     packed = (source.astype(np.uint64) << np.uint64(32)) | target
     pair, inverse = np.unique(packed, return_inverse=True)
     total = np.bincount(inverse, weights=weight, minlength=len(pair))
+    pair, total = pair[total > 0], total[total > 0]
     a = np.searchsorted(known, (pair >> np.uint64(32)).astype(np.uint32))
     near = (pair & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     score = total / ((visits[a] + 1.0) * (visits[np.searchsorted(known, near)] + 1.0)) ** norm

@@ -17,7 +17,8 @@ from penstock.retrieve.base import Found, History, Index, Query, Source, between
 class SessionNeighbours(Source):
     """Items of the past sessions that share most with the newest items, the newest sharing most (V-SKNN).
 
-    After Ludewig and Jannach, "Evaluation of session-based recommendation algorithms" (2018).
+    After Ludewig and Jannach, "Evaluation of session-based recommendation algorithms" (2018); `near` after Garg et al.,
+    "Sequence and time aware neighborhood for session-based recommendations" (STAN, 2019).
 
     Args:
         of: the list feature whose events make the sessions.
@@ -25,6 +26,8 @@ class SessionNeighbours(Source):
         gap: a pause that ends a session.
         sample: past sessions looked at an item, the newest ones.
         neighbours: sessions that vote.
+        idf: whether an item counts the more the fewer sessions have it.
+        near: whether a session's vote counts the more the newer the item is that it shares.
     """
 
     of: str = "recent"
@@ -34,6 +37,8 @@ class SessionNeighbours(Source):
     gap: str = "30min"
     sample: int = 200
     neighbours: int = 100
+    idf: bool = False
+    near: bool = False
 
     def needs(self) -> tuple[str, ...]:
         return (self.of,)
@@ -57,6 +62,7 @@ class SessionNeighbours(Source):
             "item_sessions": session[by_item][keep],
             "starts": starts.astype(np.int64),
             "visited": item,
+            "idf": np.log(max(len(starts) - 1, 1) / np.diff(np.r_[first, len(item)])),
         }
 
     def find(self, query: Query, index: Index) -> Found:
@@ -65,13 +71,21 @@ class SessionNeighbours(Source):
         first, end = ends[at], ends[at + 1]
         shared = index["item_sessions"][between(first, end)]
         sessions, inverse = np.unique(shared, return_inverse=True)
-        like = np.bincount(inverse, weights=np.repeat(1.0 / (1.0 + place), end - first), minlength=len(sessions))
+        weight = np.repeat(1.0 / (1.0 + place), end - first)
+        like = np.bincount(inverse, weights=weight, minlength=len(sessions))
         nearest = np.lexsort((-sessions, -like))[: self.neighbours]
+        vote = like[nearest]
+        if self.near:
+            newest = np.zeros(len(sessions))
+            np.maximum.at(newest, inverse, weight)
+            vote = vote * newest[nearest]
         first, end = index["starts"][sessions[nearest]], index["starts"][sessions[nearest] + 1]
         visited, inverse = np.unique(index["visited"][between(first, end)], return_inverse=True)
-        weights = np.repeat(like[nearest], end - first)
+        weights = np.repeat(vote, end - first)
         # Without any weight, bincount would count in integers.
         score = np.bincount(inverse, weights=weights, minlength=len(visited)).astype(np.float64)
+        if self.idf:
+            score = score * index["idf"][np.searchsorted(index["items"], visited)]
         best = np.lexsort((visited, -score))[: self.k]
         return Found(visited[best].astype(np.uint32), score[best].reshape(-1, 1))
 
@@ -79,15 +93,20 @@ class SessionNeighbours(Source):
         known = {item: place for place, item in enumerate(index["items"].tolist())}
         ends = [*index["item_starts"].tolist(), len(index["item_sessions"])]
         like: dict[int, float] = {}
+        newest: dict[int, float] = {}
         for position, code in enumerate(distinct(query.lists[self.of], self.recent)):
             at = known.get(code)
             if at is not None:
                 for session in index["item_sessions"][ends[at] : ends[at + 1]].tolist():
                     like[session] = like.get(session, 0.0) + 1.0 / (1.0 + position)
+                    newest.setdefault(session, 1.0 / (1.0 + position))
         nearest = sorted(like, key=lambda session: (-like[session], -session))[: self.neighbours]
         scores: dict[int, float] = {}
         for session in nearest:
             for code in index["visited"][index["starts"][session] : index["starts"][session + 1]].tolist():
-                scores[code] = scores.get(code, 0.0) + like[session]
+                vote = like[session] * (newest[session] if self.near else 1.0)
+                scores[code] = scores.get(code, 0.0) + vote
+        if self.idf:
+            scores = {code: score * float(index["idf"][known[code]]) for code, score in scores.items()}
         best = sorted(scores, key=lambda code: (-scores[code], code))[: self.k]
         return {code: (scores[code],) for code in best}
