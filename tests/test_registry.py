@@ -83,6 +83,10 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("rule", "diversify"): ps.diversify("category", strength=0.9),
     ("rule", "explore"): ps.explore(0.02, first=4),
     ("rule", "pin"): ps.pin("gift-card", place=3),
+    ("source", "attention"): ps.attention(
+        of="viewed", kinds="kinds", about=("categories",), k=25, name="near", length=20, width=32, heads=4, layers=2,
+        scale=9.0, epochs=3, batch=64, rate=1e-3, drop=0.1, negatives=99, smoothing=0.1, seed=5,
+    ),
     ("source", "covisits"): ps.covisits(span="3d", steps=4, norm=0.25, backward=0.5, **NEAR),
     ("source", "popular"): ps.popular(window="1d", by="country", of="home", where=BUYS, groups=3, k=30, name="near"),
     ("source", "seen"): ps.seen("viewed", k=25, name="again"),

@@ -172,7 +172,9 @@ def _plain_scores(
     for source in recipe.sources:
         width = len(source.columns)
         if width:
-            plain = source.plain(Query(lists, {}), release.indexes.get(source.label, {}))
+            query, index = Query(lists, {}), release.indexes.get(source.label, {})
+            plain = source.plain(query, index)
+            out[:, column : column + width] = source.score(query, index, items)
             for row, item in enumerate(items.tolist()):
                 if item in plain:
                     out[row, column : column + width] = plain[item]

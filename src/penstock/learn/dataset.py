@@ -209,7 +209,7 @@ def fit_indexes(recipe: Recipe, rows: Rows, strings: Strings, before: int) -> di
             owner = past.fields[recipe.by][at]
             order = np.argsort(owner, kind="stable")
             values = inputs.values[at][order] if inputs is not None else np.zeros(0, np.uint32)
-            histories[need] = History(owner[order], values, past.time[at][order])
+            histories[need] = History(owner[order], values, past.time[at][order], past.offset[at][order])
     return {source.label: source.fit(histories) for source in recipe.sources}
 
 

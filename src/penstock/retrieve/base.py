@@ -18,11 +18,26 @@ Index = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class History:
-    """Who touched what, in (owner, offset) order: three columns of equal length n."""
+    """Who touched what, in (owner, offset) order: columns of equal length n.
+
+    `item` are the values of the list feature: items, or whatever else it lists. `offset` tells which events of two
+    list features are the same; where it is absent, their places do.
+    """
 
     owner: NDArray[np.uint32]
     item: NDArray[np.uint32]
     time: NDArray[np.int64]
+    offset: NDArray[np.int64] | None = None
+
+    def beside(self, other: History) -> NDArray[np.uint32]:
+        """What another list feature holds of the same events, (n,); 0 where it counts an event not."""
+        mine = np.arange(len(self.item)) if self.offset is None else self.offset
+        theirs = np.arange(len(other.item)) if other.offset is None else other.offset
+        order = np.argsort(theirs)
+        held, at = places(theirs[order], mine)
+        out = np.zeros(len(self.item), np.uint32)
+        out[held] = other.item[order[at]]
+        return out
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,10 @@ class Source(ABC):
     @abstractmethod
     def find(self, query: Query, index: Index) -> Found:
         """The candidates of one request."""
+
+    def score(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.float64]:
+        """The score columns (n, columns) of items (n,) that it did not find itself; NaN where it has none to give."""
+        return np.full((len(items), len(self.columns)), np.nan)
 
     def because(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Which of the shopper's own items led most to each of `items` (n,), 0 where the source cannot say."""

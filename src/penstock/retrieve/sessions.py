@@ -72,7 +72,7 @@ class SessionNeighbours(Source):
         shared = index["item_sessions"][between(first, end)]
         sessions, inverse = np.unique(shared, return_inverse=True)
         weight = np.repeat(1.0 / (1.0 + place), end - first)
-        like = np.bincount(inverse, weights=weight, minlength=len(sessions))
+        like = np.bincount(inverse, weights=weight, minlength=len(sessions)).astype(np.float64)
         nearest = np.lexsort((-sessions, -like))[: self.neighbours]
         vote = like[nearest]
         if self.near:

@@ -1,0 +1,256 @@
+"""Candidates by self-attention over what a shopper did lately."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.errors import DefinitionError
+from penstock.learn.sequence.incremental import State, Stepper
+from penstock.learn.sequence.network import Attributes, Form
+from penstock.learn.sequence.training import Course, Sequences, train
+from penstock.registry import registered
+from penstock.retrieve import Found, History, Index, Query, Source
+from penstock.retrieve.base import places
+from penstock.types import Array
+
+_MOST_KEPT = 64 << 20
+"""Bytes of states kept in memory for each network."""
+_MIX, _MASK = 0x9E3779B1, 0xFFFFFFFF
+
+
+@registered("source")
+@dataclass(frozen=True)
+class Attention(Source):
+    """Items that a network of self-attention expects next (see `penstock.learn.sequence.network`).
+
+    What was computed of a shopper's events is kept, so that one more click costs one step. It scores every candidate,
+    those of other sources as well. Score columns: the cosine between what is looked for and the item, and the rank.
+
+    Args:
+        of: the shopper's list feature of items, such as ``"recent"``.
+        kinds: the list feature of the same events' kinds, where they are to be told apart.
+        about: list features of the same events that say what their items are, such as ``("categories",)``: items that
+            few have touched are then known by what they are.
+        length: events looked at, the newest, and up to half as many again; a list that holds at least twice as many
+            lets most clicks cost one step.
+        width, heads, layers: of the network.
+        scale: times cosines, before the softmax.
+        epochs, batch, rate, drop, negatives, smoothing, seed: see `Course`.
+    """
+
+    of: str = "recent"
+    kinds: str = ""
+    about: tuple[str, ...] = ()
+    k: int = 60
+    name: str = ""
+    length: int = 50
+    width: int = 64
+    heads: int = 2
+    layers: int = 1
+    scale: float = 14.0
+    epochs: int = 10
+    batch: int = 128
+    rate: float = 2e-3
+    drop: float = 0.2
+    negatives: int = 0
+    smoothing: float = 0.0
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or min(self.width, self.heads, self.length, self.epochs, self.batch) < 1:
+            raise DefinitionError(
+                "a network's width is a multiple of its heads, and its sizes are at least 1",
+                got=f"width={self.width!r}, heads={self.heads!r}, length={self.length!r}, epochs={self.epochs!r}, "
+                f"batch={self.batch!r}",
+                remedy="width=64, heads=2 are usual",
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.label, f"{self.label}.rank")
+
+    def needs(self) -> tuple[str, ...]:
+        return (self.of, *((self.kinds,) if self.kinds else ()), *self.about)
+
+    def form(self, items: int, kinds: int = 1, attributes: int = 1) -> Form:
+        """The network's sizes, for so many codes of each."""
+        return Form(
+            items, kinds, self.width, self.heads, self.layers, self.length, scale=self.scale, attributes=attributes
+        )
+
+    @property
+    def course(self) -> Course:
+        """How it is trained."""
+        return Course(
+            self.epochs, self.batch, self.rate, self.drop, self.length, self.negatives, self.smoothing, seed=self.seed
+        )
+
+    def fit(self, history: Mapping[str, History]) -> Index:
+        past = history[self.of]
+        items, item = np.unique(past.item, return_inverse=True)
+        kinds, kind = np.zeros(0, np.uint32), None
+        if self.kinds:
+            kinds, kind = np.unique(past.beside(history[self.kinds]), return_inverse=True)
+            kind = kind + 1
+        turns = np.flatnonzero(np.diff(past.owner, prepend=-1)) if len(past.owner) else np.zeros(0, np.int64)
+        sequences = Sequences(np.r_[turns, len(item)].astype(np.int64), item + 1, kind)
+        attributes = self._attributes(past, history, items)
+        form = self.form(len(items) + 1, len(kinds) + 1 if self.kinds else 1, int(attributes.codes.max(initial=0)) + 1)
+        weights = train(form, self.course, sequences, attributes)
+        return {
+            "items": items.astype(np.uint32),
+            "kinds": kinds.astype(np.uint32),
+            "attribute_starts": attributes.starts,
+            "attribute_codes": attributes.codes,
+            **{f"weight {name}": value for name, value in weights.items()},
+        }
+
+    def _attributes(self, past: History, history: Mapping[str, History], items: Array) -> Attributes:
+        """What the newest event of each item says of it, in codes that no two list features share."""
+        lists: list[list[int]] = [[] for _ in range(len(items) + 1)]
+        known = 0
+        order = np.argsort(past.time, kind="stable")
+        for name in self.about:
+            said = past.beside(history[name])
+            told = order[said[order] > 0]
+            newest = dict(zip(past.item[told].tolist(), said[told].tolist(), strict=True))
+            codes = {code: known + i for i, code in enumerate(sorted(set(newest.values())), 1)}
+            known += len(codes)
+            for place, item in enumerate(items.tolist(), 1):
+                if item in newest:
+                    lists[place].append(codes[newest[item]])
+        return Attributes.of(lists)
+
+    def find(self, query: Query, index: Index) -> Found:
+        memory = _memory(self, index)
+        state = memory.state(*self._events(query, index))
+        if state is None:
+            return Found(np.zeros(0, np.uint32), np.zeros((0, 2)))
+        return self._best(memory.stepper, state, index)
+
+    def score(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.float64]:
+        """Cosines of whatever it knows; of items that it did not find it tells no rank."""
+        memory = _memory(self, index)
+        out = np.full((len(items), 2), np.nan)
+        state = memory.state(*self._events(query, index))
+        held, at = places(index["items"], items)
+        if state is not None:
+            out[held, 0] = _cosines(memory.stepper, state, at)
+        return out
+
+    def because(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Which of the newest events' items is most like each item."""
+        table = _memory(self, index).stepper.table
+        rows, _ = self._events(query, index)
+        held, at = places(index["items"], items)
+        led = np.zeros(len(items), np.uint32)
+        if len(rows):
+            newest = rows[::-1]
+            led[held] = index["items"][newest[(table[at + 1] @ table[newest].T).argmax(axis=1)] - 1]
+        return led
+
+    def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
+        """Every event gone through anew, with nothing kept."""
+        stepper = _memory(self, index).stepper
+        state = stepper.start()
+        rows, kinds = self._events(query, index)
+        for row, kind in zip(rows.tolist(), kinds.tolist(), strict=True):
+            state = stepper.step(state, row, kind)
+        if not len(rows):
+            return {}
+        found = self._best(stepper, state, index)
+        return dict(zip(found.items.tolist(), map(tuple, found.scores.tolist()), strict=True))
+
+    def _best(self, stepper: Stepper, state: State, index: Index) -> Found:
+        like = stepper.table[1:] @ state.found
+        k = min(self.k, len(like))
+        near = np.flatnonzero(like >= np.partition(like, len(like) - k)[len(like) - k])
+        cosine = _cosines(stepper, state, near)
+        order = np.lexsort((near, -cosine))[:k]
+        scores = np.stack([cosine[order], np.arange(len(order), dtype=np.float64)], axis=1)
+        return Found(index["items"][near[order]], scores)
+
+    def _events(self, query: Query, index: Index) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows and kinds of the events that are looked at, oldest first; what the network does not know is left out."""
+        codes = query.lists[self.of]
+        held, at = places(index["items"], codes)
+        rows = at + 1
+        kinds = np.zeros(len(rows), np.int64)
+        if self.kinds:
+            said = query.lists[self.kinds]
+            told = said[np.minimum(held, len(said) - 1)] if len(said) else np.zeros(len(held), np.uint32)
+            known, place = places(index["kinds"], told)
+            kinds[known] = place + 1
+        most = self.length + self.length // 2
+        if len(rows) > most:
+            # A window that moved on with each event would have everything computed anew each time. It begins instead
+            # where a mixed code is the least, which stays while the list goes on.
+            mixed = rows[self.length - 1 : most] * _MIX & _MASK
+            stop = self.length + int(mixed.argmin())
+            rows, kinds = rows[:stop], kinds[:stop]
+        return rows[::-1], kinds[::-1]
+
+
+def _cosines(stepper: Stepper, state: State, at: Array) -> NDArray[np.float64]:
+    """Row by row, so that an item's score does not depend on which others are asked about."""
+    return np.asarray((stepper.table[at + 1] * state.found).sum(axis=1), np.float64)
+
+
+class _Memory:
+    """A network and what it has computed of some shoppers' events; any thread may use it."""
+
+    def __init__(self, source: Attention, index: Index) -> None:
+        weights = {name.removeprefix("weight "): array for name, array in index.items() if name.startswith("weight ")}
+        attributes = Attributes(index["attribute_starts"], index["attribute_codes"])
+        kinds = len(index["kinds"]) + 1 if source.kinds else 1
+        form = source.form(len(index["items"]) + 1, kinds, int(index["attribute_codes"].max(initial=0)) + 1)
+        self.stepper = Stepper(form, weights, attributes, most=source.length + source.length // 2 + 1)
+        self._most = max(1, _MOST_KEPT // (8 * form.layers * form.width * self.stepper.most + 512))
+        self._states: OrderedDict[bytes, State] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def state(self, rows: NDArray[np.int64], kinds: NDArray[np.int64]) -> State | None:
+        """After these events, oldest first; None without any."""
+        if not len(rows):
+            return None
+        events = np.stack([rows, kinds], axis=1)
+        with self._lock:
+            done, state = self._longest(events)
+        for row, kind in events[done:].tolist():
+            state = self.stepper.step(state, row, kind)
+        with self._lock:
+            self._states[events.tobytes()] = state
+            self._states.move_to_end(events.tobytes())
+            while len(self._states) > self._most:
+                self._states.popitem(last=False)
+        return state
+
+    def _longest(self, events: NDArray[np.int64]) -> tuple[int, State]:
+        """How many of the events a kept state covers, and it; a state that is to grow is a copy."""
+        for done in range(len(events), max(0, len(events) - 8), -1):
+            state = self._states.get(events[:done].tobytes())
+            if state is not None:
+                return done, state if done == len(events) else self.stepper.copied(state)
+        return 0, self.stepper.start()
+
+
+_MEMORIES: dict[int, _Memory] = {}
+_MAKING = threading.Lock()
+
+
+def _memory(source: Attention, index: Index) -> _Memory:
+    """The one of an index, for as long as its arrays live."""
+    key = index["items"]
+    with _MAKING:
+        found = _MEMORIES.get(id(key))
+        if found is None:
+            found = _MEMORIES[id(key)] = _Memory(source, index)
+            weakref.finalize(key, _MEMORIES.pop, id(key), None)
+        return found
