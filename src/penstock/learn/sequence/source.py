@@ -113,20 +113,18 @@ class Attention(Source):
         }
 
     def _attributes(self, past: History, history: Mapping[str, History], items: Array) -> Attributes:
-        """What the newest event of each item says of it, in codes that no two list features share."""
+        """What the newest event of each item says of it; equal words of two list features are one attribute."""
         lists: list[list[int]] = [[] for _ in range(len(items) + 1)]
-        known = 0
         order = np.argsort(past.time, kind="stable")
         for name in self.about:
             said = past.beside(history[name])
             told = order[said[order] > 0]
             newest = dict(zip(past.item[told].tolist(), said[told].tolist(), strict=True))
-            codes = {code: known + i for i, code in enumerate(sorted(set(newest.values())), 1)}
-            known += len(codes)
             for place, item in enumerate(items.tolist(), 1):
-                if item in newest:
-                    lists[place].append(codes[newest[item]])
-        return Attributes.of(lists)
+                if item in newest and newest[item] not in lists[place]:
+                    lists[place].append(newest[item])
+        codes = {code: i for i, code in enumerate(sorted({code for part in lists for code in part}), 1)}
+        return Attributes.of([[codes[code] for code in part] for part in lists])
 
     def find(self, query: Query, index: Index) -> Found:
         memory = _memory(self, index)
