@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.aggregates.runs import run_starts
 from penstock.errors import DefinitionError, PenstockError
 from penstock.types import Array
 
@@ -40,8 +41,22 @@ class RowGradient:
         """Different rows, ascending, and the sum of what belongs to each."""
         order = np.argsort(self.rows, kind="stable")
         rows = self.rows[order]
-        starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]]) if len(rows) else np.zeros(0, np.int64)
-        return rows[starts], np.add.reduceat(self.values[order], starts, axis=0) if len(rows) else self.values
+        starts = run_starts(rows)
+        flat = self.values.reshape(len(rows), -1)
+        return rows[starts], sum_of_rows(flat, np.r_[starts, len(rows)], order).reshape(-1, *self.shape[1:])
+
+
+def sum_of_rows(values: Array, starts: Array, at: Array, shares: Array | None = None) -> Array:
+    """Sums of rows of `values` (m, d): the i-th is that of the rows at[starts[i]] … at[starts[i + 1] - 1], (n, d).
+
+    Args:
+        shares: what each of `at` counts; 1, where absent.
+    """
+    import scipy.sparse  # it takes a while, and comes along with LightGBM
+
+    counted = np.ones(len(at), values.dtype) if shares is None else shares.astype(values.dtype)
+    picks = scipy.sparse.csr_array((counted, at, starts), shape=(len(starts) - 1, len(values)))
+    return np.asarray(picks @ values)
 
 
 Gradient = Array | RowGradient

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.learn.attention import attention, heads_of, joined
-from penstock.learn.autodiff import RowGradient, Tensor, dropout, layer_norm, operation, relu, rows, unit
+from penstock.learn.autodiff import Tensor, dropout, layer_norm, operation, relu, rows, sum_of_rows, unit
 from penstock.types import Array
 
 Weights = Mapping[str, Array]
@@ -171,13 +171,12 @@ def encode(
 def mean_rows(table: Tensor, attributes: Attributes) -> Tensor:
     """The mean of each item's attributes' rows, (items, width); zero for an item that has none."""
     size = np.diff(attributes.starts)
-    share = (1 / np.maximum(size, 1)).astype(table.value.dtype)[:, None]
-    held = np.flatnonzero(size)
-    summed = np.zeros((attributes.items, table.shape[1]), table.value.dtype)
-    if len(held):
-        summed[held] = np.add.reduceat(table.value[attributes.codes], attributes.starts[held], axis=0)
+    share = np.repeat(1 / np.maximum(size, 1), size)
+    order = np.argsort(attributes.codes, kind="stable")
+    owner = np.repeat(np.arange(attributes.items), size)[order]
+    starts = np.searchsorted(attributes.codes[order], np.arange(len(table.value) + 1))
 
-    def push(g: Array) -> tuple[RowGradient]:
-        return (RowGradient(attributes.codes, np.repeat(g * share, size, axis=0), table.shape),)
+    def push(g: Array) -> tuple[Array]:
+        return (sum_of_rows(g, starts, owner, share[order]),)
 
-    return operation(summed * share, (table,), push)
+    return operation(sum_of_rows(table.value, attributes.starts, attributes.codes, share), (table,), push)
