@@ -89,7 +89,8 @@ def test_declined_events_teach_nothing_and_explored_ones_stand_for_them(untraine
     first = trials(untrained)
     cases = first.between(0, 2**62)
     good = cases.at[~cases.positive][:2]
-    acted = Acted(first.rows.tie[good], np.array([True, False]), np.array([0.95, 0.05]))
+    made = first.rows.time[good]
+    acted = Acted(first.rows.tie[good], np.array([True, False]), np.array([0.95, 0.05]), made, np.full(2, -1))
     again = trials(untrained, acted).between(0, 2**62)
     assert len(again) == len(cases) - 1
     assert good[0] not in again.at
