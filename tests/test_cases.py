@@ -194,3 +194,28 @@ def test_events_only_sent_along_are_learned_from_after_a_trial(app: ps.App) -> N
     app.open().decisions.flush()
     found = trials(app, acted(logged(app.home / DECISIONS, "payment"), "payment"))
     assert found.known[places(found, [event["id"] for event in later])].all()
+
+
+def test_a_sample_is_reckoned_as_all_that_it_stands_for(tmp_path: Path) -> None:
+    """Trained on a third of the payments: as many a day, as much lost were all approved, and about the same price of a
+    review, with as few reviewers as make one; the price begins with events as they come."""
+    found = []
+    for most in (400_000, 400):
+        with paying.paying(tmp_path / str(most), trained=False) as app:
+            verdict = app.verdicts["payment"]
+            costs = replace(verdict.costs, reviews=3)
+            app.verdicts["payment"] = replace(verdict, recipe=replace(verdict.recipe, most=most), costs=costs)
+            trained = app.train()
+            release = read(app.registry.folder, trained.release)
+            assert isinstance(release, VerdictRelease)
+            chance, amount = release.model.reference.T
+            price = costs.price(chance, amount, release.model.a_day)
+            found.append({**trained.report, "a_day": release.model.a_day, "begins": price})
+    every, sample = found
+    assert sample["data"]["valid_events"] == 400 < every["data"]["valid_events"] / 2
+    assert sample["a_day"] == pytest.approx(every["a_day"], rel=0.02)
+    for name in ("events", "cost_of_approving"):
+        assert sample["costs"][name] == pytest.approx(every["costs"][name], rel=0.001)
+    assert every["costs"]["price"] > 100
+    assert sample["costs"]["price"] == pytest.approx(every["costs"]["price"], rel=0.5)
+    assert sample["begins"] == pytest.approx(sample["costs"]["price"], rel=0.3)

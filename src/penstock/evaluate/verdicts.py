@@ -23,7 +23,7 @@ def render_verdict(report: Mapping[str, Any]) -> str:
         tag("p", f"Training report, {report['created']}.", class_="soft"),
         section(f"Chosen: {report['chosen']}", tag("p", report["reason"], class_="reason"), kind="lead"),
         section("Models side by side", _models(report)),
-        section("What acting on it would have cost", _costs(report["costs"], data)),
+        section("What acting on it would have cost", _costs(report["costs"])),
         section("Do the chances hold?", _calibration(report["calibration"])),
         section("Features", _features(report["features"])),
         section("Data", facts([(name.replace("_", " "), _said(value)) for name, value in data.items()])),
@@ -53,7 +53,7 @@ def _models(report: Mapping[str, Any]) -> Markup:
     )  # fmt: skip
 
 
-def _costs(costs: Mapping[str, float], data: Mapping[str, Any]) -> Markup:
+def _costs(costs: Mapping[str, float]) -> Markup:
     share = 1 - costs["cost"] / costs["cost_of_approving"] if costs["cost_of_approving"] else 0.0
     return facts(
         [
@@ -61,7 +61,7 @@ def _costs(costs: Mapping[str, float], data: Mapping[str, Any]) -> Markup:
             ("Saved of that", f"{share:.0%}"), ("Reviews", number(costs["reviews"])),
             ("Good events declined", number(costs["declined_good"])),
             ("Bad events declined", number(costs["declined_bad"])), ("Price of a review", _amount(costs["price"])),
-            ("Events", number(data["valid_events"])),
+            ("Events", number(costs["events"])),
         ]
     )  # fmt: skip
 

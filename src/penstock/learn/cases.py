@@ -13,6 +13,7 @@ from penstock.errors import ReleaseError
 from penstock.events import ties
 from penstock.features.columns import matches
 from penstock.features.view import View
+from penstock.learn.sampling import stratified
 from penstock.learn.verdict import VerdictRecipe
 from penstock.types import MISSING_INT, Array, Micros, Progress, Rows, Strings
 
@@ -72,6 +73,13 @@ class Cases:
 
     def take(self, index: Array) -> Cases:
         return Cases(self.at[index], self.positive[index], self.weight[index])
+
+    def sampled(self, ids: NDArray[np.uint64], most: int) -> Cases:
+        """At most so many of them, by hashes (n,): each then counts for others of its kind."""
+        if len(self) <= most:
+            return self
+        places, times = stratified(self.positive, ids, most)
+        return Cases(self.at[places], self.positive[places], self.weight[places] * times)
 
 
 class Trials:
