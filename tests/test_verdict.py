@@ -192,6 +192,39 @@ def test_rules_come_before_and_after_the_model(app: ps.App) -> None:
     assert (huge.action, [r.code for r in huge.reasons]) == ("review", ["limit"])
 
 
+def test_a_rule_makes_an_action_stricter_and_never_milder_unless_it_says_so(app: ps.App) -> None:
+    """What the model declines stays declined where a rule asks for a review; one that softens, and one that approves,
+    have their way; and what the model would approve is reviewed."""
+    verdict = app.verdicts["payment"]
+    many = col("amount") > 1_00
+    rules = {
+        "at_least": ps.rule("look", "review", many), "softened": ps.rule("look", "review", many, softens=True),
+        "trusted": ps.rule("trusted", "approve", many), "alike": ps.rule("never", "decline", many),
+    }  # fmt: skip
+    # So dear a review that none pays, and so cheap a decline that any suspicion is enough.
+    costs = replace(verdict.costs, review=1_000_00, decline=1.0)
+    found = {}
+    for explore in (0.0, 0.999):
+        for name, rule in rules.items():
+            judge = app.open()._judges["payment"]
+            own = replace(judge, decision=replace(verdict, costs=costs, first=(), last=(rule,), explore=explore))
+            event = app.open().intake.check(payment("x", NOW, 400.0, "c1", "t3"))
+            answer = own.decide(checked(), 0.0, event)
+            found[name, explore] = (answer.action, answer.propensity, [r.code for r in answer.reasons][:1])
+    plain = found["at_least", 0.0]
+    assert plain[:2] == ("decline", 1.0)
+    assert plain[2] != ["look"]
+    assert found["softened", 0.0] == found["softened", 0.999] == ("review", 1.0, ["look"])
+    assert found["trusted", 0.0] == found["trusted", 0.999] == ("approve", 1.0, ["trusted"])
+    assert found["alike", 0.0] == found["alike", 0.999] == ("decline", 1.0, ["never"])
+    # Let through to learn from, it is looked at.
+    assert found["at_least", 0.999] == ("review", 0.999, ["look"])
+    costs = replace(costs, decline=1e9)
+    judge = replace(app.open()._judges["payment"], decision=replace(verdict, costs=costs, last=(rules["at_least"],)))
+    answer = judge.decide(checked(), 0.0, app.open().intake.check(payment("y", NOW, 4.0)))
+    assert (answer.action, answer.propensity, answer.reasons[0].code) == ("review", 1.0, "look")
+
+
 def test_a_share_of_declines_is_let_through_with_its_chance_logged(tmp_path: Path) -> None:
     """With half of them explored, about half of what would be declined is approved, and each says with what chance."""
     shutil.copytree(paying._home(True), tmp_path / "home")
@@ -460,6 +493,10 @@ def test_reviews_are_the_operators(app: ps.App) -> None:
         ({"fallback": [ps.rule("x", "decline", col("Customer.since") > 1)]}, "a fallback reads nothing but the event"),
         ({"last": [ps.rule("x", "decline", col("scor") > 1)]}, "did you mean score"),
         ({"explore": 1.0}, "a share of declines"),
+        (
+            {"request": {"unknown_device": col("device").is_null()}},
+            "request-time columns of other read features, numbers of payment and now; got 'device' in unknown_device",
+        ),
         ({"otherwise": "refuse"}, "otherwise is an action"),
         ({"cost": 1}, "a verdict's body holds"),
     ],
