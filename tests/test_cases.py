@@ -1,4 +1,4 @@
-"""What a verdict learns from: rows that its decisions saw, of events of which it is known what was done and what came."""
+"""What a verdict learns from: rows that its decisions saw, of events of which is known what was done and what came."""
 
 from __future__ import annotations
 

@@ -66,16 +66,21 @@ def _costs(costs: Mapping[str, float]) -> Markup:
     )  # fmt: skip
 
 
-def _calibration(found: Mapping[str, Sequence[Mapping[str, float]]]) -> Markup:
+def _calibration(found: Mapping[str, Any]) -> Markup:
     parts = []
-    for name, title in (("before", "As the model gives them"), ("after", "Calibrated, on the same events")):
+    curve = f"Calibrated ({found['curve']}), on events that the curve was not fitted to"
+    for name, title in (("before", "As the model gives them"), ("after", curve)):
         points = [(one["chance"], one["came"]) for one in found[name]]
         spoken = ", ".join(f"{x:.3f} said, {y:.3f} came" for x, y in points)
         parts.append(
             line(points, title=title, description=spoken, x_label="chance given", y_label="share that came",
                  joined=False, diagonal=True)
         )  # fmt: skip
-    return join(*parts)
+    losses = [
+        (title, f"{found[f'log_loss_{name}']:.6f}")
+        for name, title in (("before", "Log loss before"), ("after", "after"))
+    ]
+    return join(*parts, facts(losses))
 
 
 def _features(found: Sequence[Mapping[str, Any]]) -> Markup:

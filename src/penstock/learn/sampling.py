@@ -169,9 +169,7 @@ class StratifiedSample:
         return order
 
 
-def stratified(
-    positive: NDArray[np.bool_], ids: NDArray[np.uint64], most: int
-) -> tuple[NDArray[np.int64], Floats]:
+def stratified(positive: NDArray[np.bool_], ids: NDArray[np.uint64], most: int) -> tuple[NDArray[np.int64], Floats]:
     """Which of n rows a `StratifiedSample` of so many keeps, before anything else of them is computed.
 
     Args:
@@ -194,10 +192,8 @@ def stratified(
     return places, (seen / np.maximum(held, 1))[kind]
 
 
-def _room(
-    positive: NDArray[np.bool_], most: int, positives: int
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Which of the rows (n,), in the order of their hashes, are kept, and how many others and positives there may be."""
+def _room(positive: NDArray[np.bool_], most: int, positives: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which rows (n,), in the order of their hashes, are kept, and how many others and positives there may be."""
     room = np.array([most - min(int(positive.sum()), positives), positives])
     rank = np.where(positive, np.cumsum(positive), np.cumsum(~positive))
     return rank <= room[positive.astype(np.int64)], room

@@ -17,7 +17,7 @@ from penstock.clock import DAY, duration
 from penstock.errors import ReleaseError
 from penstock.evaluate import average_precision, drawn_by_group, render_verdict, roc_auc
 from penstock.learn import Acted, Cases, Costs, FittedClassifier, Trials, VerdictModel, VerdictRecipe
-from penstock.learn.calibrate import Isotonic
+from penstock.learn.calibrate import Line, calibrated, log_loss
 from penstock.registry import name_of
 from penstock.releases.bundle import write
 from penstock.releases.run import Run, Step, Trained, iso
@@ -94,21 +94,27 @@ def train_verdict(
     with run.timed("compare models"):
         results, chosen, reason = _compare(recipe, costs, trials, held, amount, candidates)
     best = candidates[chosen]
-    calibration = Isotonic.fit(best.chance, held.positive, held.weight)
+    with run.timed("calibrate"):
+        # What the report says of the curve, it says of rows that the curve was not fitted to.
+        calibration, chance = calibrated(best.chance, held.positive, held.weight)
     with run.timed("fit on the newest, too"):
         both = _joined(past, held)
         final = recipe.models[chosen].fit(
             np.concatenate([rows, asked]), both.positive, np.r_[_amounts(recipe, costs, rows), amount], both.weight
         )
-    chance = calibration.of(best.chance)
     drawn = _in_proportion(held.weight, _REFERENCE, recipe.seed)
     time_of = trials.rows.time
     a_day = _a_day(trials, held)
-    judged = VerdictModel(final, calibration, np.stack([chance, amount], axis=1)[drawn], a_day)
+    judged = VerdictModel(final, calibration, np.stack([calibration.of(best.chance), amount], axis=1)[drawn], a_day)
     report = {
         "app": app, "decision": recipe.name, "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metric": "ap", "chosen": best.name, "reason": reason, "candidates": results,
-        "calibration": {"before": _reliability(best.chance, held), "after": _reliability(chance, held)},
+        "calibration": {
+            "curve": "none" if calibration == Line() else type(calibration).__name__.lower(),
+            "before": _reliability(best.chance, held), "after": _reliability(chance, held),
+            "log_loss_before": log_loss(best.chance, held.positive, held.weight),
+            "log_loss_after": log_loss(chance, held.positive, held.weight),
+        },
         "features": _features(recipe, final), "costs": _spent(costs, chance, amount, held, a_day),
         "data": {
             "events": len(trials.rows), "until": until, "train_events": len(past), "valid_events": len(held),
