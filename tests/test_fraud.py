@@ -85,8 +85,8 @@ def test_features_are_the_audited_ones_and_know_nothing_too_early(made: Payments
 
 
 def test_the_audit_looks_at_the_rows_that_are_scored(made: Payments, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that know a fraud a day too early, or are of a minute later, differ from what the naive engine finds; so does
-    a single wrong value."""
+    """Rows that know a fraud a day too early, or are of a minute later, are not what the naive engine finds; nor is a
+    single wrong value."""
     logs = fraud.streams(made)
     at = np.arange(len(made) - 1_500, len(made) - 1_400)
     right = fraud.features(made, logs, at)

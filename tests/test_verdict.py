@@ -121,6 +121,9 @@ def test_the_simplest_good_model_is_released_with_its_report(app: ps.App) -> Non
     assert chosen["scores"]["ap"]["mean"] >= 0.98 * best > 0.3
     assert chosen["scores"]["ap"]["low"] <= chosen["scores"]["ap"]["mean"] <= chosen["scores"]["ap"]["high"]
     assert report["costs"]["cost"] < 0.6 * report["costs"]["cost_of_approving"]
+    calibration = report["calibration"]
+    assert calibration["log_loss_after"] <= calibration["log_loss_before"]
+    assert (calibration["curve"] == "none") == (calibration["before"] == calibration["after"])
     page = (app.registry.folder / name / "report.html").read_text()
     assert "Do the chances hold?" in page
     assert VerdictRecipe.from_spec(release.recipe.spec()).spec() == app.verdicts["payment"].recipe.spec()

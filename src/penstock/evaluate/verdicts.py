@@ -11,6 +11,11 @@ from penstock.evaluate.plots import Bar, bars, line, number
 
 _NAMES = {"ap": "Average precision", "auc": "AUC", "cost": "Cost an event"}
 _DRAWN = 20
+_CURVES = {
+    "none": "As released: no curve gives better ones",
+    "line": "Calibrated by a line in log-odds, on events that it was not fitted to",
+    "isotonic": "Calibrated by isotonic regression, on events that it was not fitted to",
+}
 
 
 def render_verdict(report: Mapping[str, Any]) -> str:
@@ -68,7 +73,7 @@ def _costs(costs: Mapping[str, float]) -> Markup:
 
 def _calibration(found: Mapping[str, Any]) -> Markup:
     parts = []
-    curve = f"Calibrated ({found['curve']}), on events that the curve was not fitted to"
+    curve = _CURVES[found["curve"]]
     for name, title in (("before", "As the model gives them"), ("after", curve)):
         points = [(one["chance"], one["came"]) for one in found[name]]
         spoken = ", ".join(f"{x:.3f} said, {y:.3f} came" for x, y in points)
