@@ -176,8 +176,8 @@ def unlike(payments: Payments, logs: Mapping[str, Rows], asked: NDArray[np.int64
             return naive.table(view, keys, now, known)
 
         one = np.zeros(1, np.uint32)
-        keys = {"customer": payments.customer[[place]], "terminal": payments.terminal[[place]], "device": one}
-        opened = recipe.assembler.open(read, {n: k.astype(np.uint32) for n, k in keys.items()}, payments.time[[place]])
+        keys = {name: logs["payment"].fields[name][[place]].astype(np.uint32) for name in recipe.keys}
+        opened = recipe.assembler.open(read, keys, payments.time[[place]])
         amount = payments.amount[[place]].astype(np.float64)[:, None]
         found = recipe.assembler.matrix(read, opened, np.zeros(1, np.int64), one, amount).rows[0].astype(np.float32)
         wrong += int((~((found == row) | (np.isnan(found) & np.isnan(row)))).sum())

@@ -50,6 +50,12 @@ def written(app: ps.App) -> list[Decided]:
     return log.read()
 
 
+def review_all(app: ps.App) -> None:
+    """Before it is opened: every payment is looked at, those that the model would decline, too."""
+    every = ps.rule("every", "review", col("amount") > 0, softens=True)
+    app.verdicts["payment"] = replace(app.verdicts["payment"], last=(every,))
+
+
 def trials(app: ps.App, acted: Acted | None = None) -> Trials:
     log = app.open().log
     return Trials(app.verdicts["payment"].recipe, log.read(0, log.end), log.strings, acted)
@@ -334,8 +340,7 @@ def test_a_decision_log_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
 
 def test_the_queue_is_ordered_by_what_a_review_saves_and_shrinks_as_they_are_done(app: ps.App) -> None:
     """The dearest first; one that was reviewed is gone."""
-    every = ps.rule("every", "review", col("amount") > 0, softens=True)
-    app.verdicts["payment"] = replace(app.verdicts["payment"], last=(every,))
+    review_all(app)
     for i in range(30):
         terminal = COMPROMISED[0] if i % 3 == 0 else f"t{20 + i}"
         app.judge("payment", payment(f"x{i}", NOW + i * 600, 6_000.0 + i, f"c{i}", terminal))
@@ -471,6 +476,7 @@ def test_a_verdict_comes_late_rather_than_never(app: ps.App, monkeypatch: pytest
 
 def test_reviews_are_the_operators(app: ps.App) -> None:
     """Without the token neither the queue nor the staffing is told or changed; with it both are."""
+    review_all(app)
     with BackgroundServer(app.open()) as server, Client(server) as call:
         for i in range(5):
             call("POST", "/v1/decide/payment", {"event": payment(f"h{i}", NOW + i * 600, 6_000.0, f"c{i}", "t3")})
