@@ -134,7 +134,7 @@ def test_training_sees_what_decisions_saw_over_http(tmp_path: Path) -> None:
 
 def test_any_moment_and_offset_of_a_decision_is_kept(untrained: ps.App) -> None:
     """With decisions made at any time after what they knew, from any offset below their payments, in a log whose parts
-    were not written in the order in which they arrived: rows are what the naive engine says; others stay as they are."""
+    were not written in the order in which they arrived: rows are what the naive engine says; others stay put."""
     random = np.random.default_rng(4)
     log, intake = untrained.log(), untrained.intake()
     late = [intake.check({**event, "id": f"late-{event['id']}"}) for event in paying.history()[5_000:5_400]]
