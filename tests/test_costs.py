@@ -50,6 +50,23 @@ def test_the_price_admits_as_many_reviews_as_there_are_people_for(saving: list[f
         assert len([one for one in saving if one >= price]) > share * len(saving) - 1
 
 
+@given(
+    costs=Given, a_day=st.floats(1, 1e5),
+    events=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9_999), st.booleans(), st.integers(1, 4)), min_size=1),
+)  # fmt: skip
+def test_an_event_of_weight_three_is_three_events(costs: Costs, a_day: float, events: list[Any]) -> None:
+    """What acting has cost, and the price of a review, are those of a table in which each stands as often as it counts;
+    where the share of reviews ends within copies of one event, none of them is worth one."""
+    chance, amount, positive, weight = (np.array(column) for column in zip(*events, strict=True))
+    often = np.repeat(np.arange(len(events)), weight)
+    price = costs.price(chance, amount, a_day, weight.astype(float))
+    assert price == pytest.approx(costs.price(chance[often], amount[often], a_day), rel=1e-9)
+    action = costs.cheapest(chance, amount, price)
+    assert costs.came(action, amount, positive, weight.astype(float)) == pytest.approx(
+        costs.came(action[often], amount[often], positive[often])
+    )
+
+
 def test_more_reviewers_make_reviews_cheaper_at_once() -> None:
     """The price is solved anew when their number changes, and falls to nothing once there are enough."""
     price = Price(Costs("amount", review=0, decline=100, reviews=10))

@@ -78,9 +78,27 @@ def test_features_are_the_audited_ones_and_know_nothing_too_early(made: Payments
     same = fraud.features(later, fraud.streams(later), at[:1])
     np.testing.assert_array_equal(found[:1], same)
     assert np.isfinite(found).any(axis=0).sum() > 40
-    proof = fraud.audit(made, logs, at)
+    proof = fraud.audit(made, logs, at[::7])
     assert proof.values > 5_000
     assert not proof.mismatches
+    assert fraud.unlike(made, logs, at[::7], found[::7]) == 0
+
+
+def test_the_audit_looks_at_the_rows_that_are_scored(made: Payments, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that know a fraud a day too early, or are of a minute later, are not what the naive engine finds; nor is a
+    single wrong value."""
+    logs = fraud.streams(made)
+    at = np.arange(len(made) - 1_500, len(made) - 1_400)
+    right = fraud.features(made, logs, at)
+    with monkeypatch.context() as patch:
+        patch.setattr(fraud, "DELAY", 6 * DAY)
+        early = fraud.streams(made)
+    asked = replace(made, time=made.time + 60_000_000)
+    assert fraud.unlike(made, logs, at, right) == 0
+    assert fraud.unlike(made, logs, at, fraud.features(made, early, at)) > 0
+    assert fraud.unlike(made, logs, at, fraud.features(asked, logs, at)) > 0
+    right[3, 5] += 1
+    assert fraud.unlike(made, logs, at, right) == 1
 
 
 def test_intervals_hold_the_figure_that_they_are_of(made: Payments) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import DefinitionError
-from penstock.learn.sampling import StratifiedSample
+from penstock.learn.sampling import StratifiedSample, stratified
 
 
 def drawn(n: int, share: float, seed: int, hashes: int = 2**63) -> tuple[Any, Any, Any]:
@@ -65,6 +65,17 @@ def test_it_keeps_the_smallest_hashes_of_each_kind(
         mine = sample.weight[sample.positive == kind]
         assert mine.sum() == pytest.approx((positive == kind).sum() if len(there) else 0)
         assert len(np.unique(mine)) <= 1
+
+
+@given(n=Streams["n"], share=Streams["share"], seed=Streams["seed"], most=Streams["most"])
+def test_places_are_chosen_as_rows_are(n: int, share: float, seed: int, most: int) -> None:
+    """Which rows a sample keeps, and for how many each counts, can be known before there are rows."""
+    rows, positive, ids = drawn(n, share, seed)
+    sample = sampled([(rows, positive, ids)], most)
+    places, weight = stratified(positive, ids, most)
+    by_hash = np.argsort(ids[places])
+    np.testing.assert_array_equal(ids[places][by_hash], sample.ids)
+    np.testing.assert_array_equal(weight[by_hash], sample.weight)
 
 
 @given(**Streams, hashes=st.sampled_from([3, 40, 2**63]))

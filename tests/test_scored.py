@@ -47,6 +47,15 @@ def test_the_area_is_that_of_scikit_learn(pairs: list[tuple[int, float]]) -> Non
     assert math.isclose(area, 1 - ps.roc_auc(1 - np.array(labels), scores), abs_tol=1e-15)
 
 
+@given(pairs_of(SCORES).filter(lambda pairs: len({label for label, _ in pairs}) == 2), st.data())
+def test_the_weighted_area_is_that_of_scikit_learn(pairs: list[tuple[int, float]], data: st.DataObject) -> None:
+    """Each row counting for any number of rows."""
+    labels, scores = [label for label, _ in pairs], [score for _, score in pairs]
+    weight = data.draw(st.lists(st.floats(0.1, 50), min_size=len(pairs), max_size=len(pairs)))
+    wanted = roc_auc_score(labels, scores, sample_weight=weight)
+    assert math.isclose(ps.roc_auc(labels, scores, weight), wanted, abs_tol=1e-9)
+
+
 def test_the_area_says_nothing_where_a_class_is_absent() -> None:
     assert [ps.roc_auc([1, 1], [0.1, 0.2]), ps.roc_auc([0], [3]), ps.roc_auc([], [])] == [0.5, 0.5, 0.5]
 

@@ -50,6 +50,12 @@ def written(app: ps.App) -> list[Decided]:
     return log.read()
 
 
+def review_all(app: ps.App) -> None:
+    """Before it is opened: every payment is looked at, those that the model would decline, too."""
+    every = ps.rule("every", "review", col("amount") > 0, softens=True)
+    app.verdicts["payment"] = replace(app.verdicts["payment"], last=(every,))
+
+
 def trials(app: ps.App, acted: Acted | None = None) -> Trials:
     log = app.open().log
     return Trials(app.verdicts["payment"].recipe, log.read(0, log.end), log.strings, acted)
@@ -89,7 +95,8 @@ def test_declined_events_teach_nothing_and_explored_ones_stand_for_them(untraine
     first = trials(untrained)
     cases = first.between(0, 2**62)
     good = cases.at[~cases.positive][:2]
-    acted = Acted(first.rows.tie[good], np.array([True, False]), np.array([0.95, 0.05]))
+    made = first.rows.time[good]
+    acted = Acted(first.rows.tie[good], np.array([True, False]), np.array([0.95, 0.05]), made, np.full(2, -1))
     again = trials(untrained, acted).between(0, 2**62)
     assert len(again) == len(cases) - 1
     assert good[0] not in again.at
@@ -120,6 +127,9 @@ def test_the_simplest_good_model_is_released_with_its_report(app: ps.App) -> Non
     assert chosen["scores"]["ap"]["mean"] >= 0.98 * best > 0.3
     assert chosen["scores"]["ap"]["low"] <= chosen["scores"]["ap"]["mean"] <= chosen["scores"]["ap"]["high"]
     assert report["costs"]["cost"] < 0.6 * report["costs"]["cost_of_approving"]
+    calibration = report["calibration"]
+    assert calibration["log_loss_after"] <= calibration["log_loss_before"]
+    assert (calibration["curve"] == "none") == (calibration["before"] == calibration["after"])
     page = (app.registry.folder / name / "report.html").read_text()
     assert "Do the chances hold?" in page
     assert VerdictRecipe.from_spec(release.recipe.spec()).spec() == app.verdicts["payment"].recipe.spec()
@@ -189,6 +199,39 @@ def test_rules_come_before_and_after_the_model(app: ps.App) -> None:
     assert answer.propensity == 1
     huge = app.judge("payment", payment("huge", NOW + 60, 6_000.0, "rich"))
     assert (huge.action, [r.code for r in huge.reasons]) == ("review", ["limit"])
+
+
+def test_a_rule_makes_an_action_stricter_and_never_milder_unless_it_says_so(app: ps.App) -> None:
+    """What the model declines stays declined where a rule asks for a review; one that softens, and one that approves,
+    have their way; and what the model would approve is reviewed."""
+    verdict = app.verdicts["payment"]
+    many = col("amount") > 1_00
+    rules = {
+        "at_least": ps.rule("look", "review", many), "softened": ps.rule("look", "review", many, softens=True),
+        "trusted": ps.rule("trusted", "approve", many), "alike": ps.rule("never", "decline", many),
+    }  # fmt: skip
+    # So dear a review that none pays, and so cheap a decline that any suspicion is enough.
+    costs = replace(verdict.costs, review=1_000_00, decline=1.0)
+    found = {}
+    for explore in (0.0, 0.999):
+        for name, rule in rules.items():
+            judge = app.open()._judges["payment"]
+            own = replace(judge, decision=replace(verdict, costs=costs, first=(), last=(rule,), explore=explore))
+            event = app.open().intake.check(payment("x", NOW, 400.0, "c1", "t3"))
+            answer = own.decide(checked(), 0.0, event)
+            found[name, explore] = (answer.action, answer.propensity, [r.code for r in answer.reasons][:1])
+    plain = found["at_least", 0.0]
+    assert plain[:2] == ("decline", 1.0)
+    assert plain[2] != ["look"]
+    assert found["softened", 0.0] == found["softened", 0.999] == ("review", 1.0, ["look"])
+    assert found["trusted", 0.0] == found["trusted", 0.999] == ("approve", 1.0, ["trusted"])
+    assert found["alike", 0.0] == found["alike", 0.999] == ("decline", 1.0, ["never"])
+    # Let through to learn from, it is looked at.
+    assert found["at_least", 0.999] == ("review", 0.999, ["look"])
+    costs = replace(costs, decline=1e9)
+    judge = replace(app.open()._judges["payment"], decision=replace(verdict, costs=costs, last=(rules["at_least"],)))
+    answer = judge.decide(checked(), 0.0, app.open().intake.check(payment("y", NOW, 4.0)))
+    assert (answer.action, answer.propensity, answer.reasons[0].code) == ("review", 1.0, "look")
 
 
 def test_a_share_of_declines_is_let_through_with_its_chance_logged(tmp_path: Path) -> None:
@@ -297,7 +340,8 @@ def test_a_decision_log_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
 
 def test_the_queue_is_ordered_by_what_a_review_saves_and_shrinks_as_they_are_done(app: ps.App) -> None:
     """The dearest first; one that was reviewed is gone."""
-    for i in range(30):  # above the limit, so that all of them are looked at
+    review_all(app)
+    for i in range(30):
         terminal = COMPROMISED[0] if i % 3 == 0 else f"t{20 + i}"
         app.judge("payment", payment(f"x{i}", NOW + i * 600, 6_000.0 + i, f"c{i}", terminal))
     queue = app.open().reviews("payment")
@@ -432,6 +476,7 @@ def test_a_verdict_comes_late_rather_than_never(app: ps.App, monkeypatch: pytest
 
 def test_reviews_are_the_operators(app: ps.App) -> None:
     """Without the token neither the queue nor the staffing is told or changed; with it both are."""
+    review_all(app)
     with BackgroundServer(app.open()) as server, Client(server) as call:
         for i in range(5):
             call("POST", "/v1/decide/payment", {"event": payment(f"h{i}", NOW + i * 600, 6_000.0, f"c{i}", "t3")})
@@ -459,6 +504,10 @@ def test_reviews_are_the_operators(app: ps.App) -> None:
         ({"fallback": [ps.rule("x", "decline", col("Customer.since") > 1)]}, "a fallback reads nothing but the event"),
         ({"last": [ps.rule("x", "decline", col("scor") > 1)]}, "did you mean score"),
         ({"explore": 1.0}, "a share of declines"),
+        (
+            {"request": {"unknown_device": col("device").is_null()}},
+            "request-time columns of other read features, numbers of payment and now; got 'device' in unknown_device",
+        ),
         ({"otherwise": "refuse"}, "otherwise is an action"),
         ({"cost": 1}, "a verdict's body holds"),
     ],

@@ -13,7 +13,7 @@ from penstock.aggregates.runs import run_starts
 from penstock.evaluate.checks import EvaluationError
 
 
-def roc_auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
+def roc_auc(y_true: ArrayLike, y_score: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Area under the ROC curve: how often a positive scores above a negative, ties counting a half.
 
     It is counted in integers and rounded once, from ranks in which ties share their average (Mann and Whitney, 1947).
@@ -21,6 +21,7 @@ def roc_auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
     Args:
         y_true: (n,) labels, each 0 or 1, or bools.
         y_score: (n,) numbers, the higher the more likely a 1. Infinite ones have their place in the order.
+        weight: (n,) how much each row counts; alike, where absent.
 
     Returns:
         0 to 1, and 0.5 where one class is absent.
@@ -52,11 +53,12 @@ def roc_auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
     starts = run_starts(score[order])
     if not len(starts):
         return 0.5
-    positive = np.add.reduceat(label[order].astype(np.int64), starts)
-    negative = np.diff(np.append(starts, len(order))) - positive
+    each = np.ones(len(label), np.int64) if weight is None else _column(weight, "weight").astype(np.float64)
+    positive, whole = (np.add.reduceat(part[order], starts) for part in (np.where(label, each, 0), each))
+    negative = whole - positive
     below = np.cumsum(negative) - negative
-    twice = int((positive * (2 * below + negative)).sum())
-    pairs = int(positive.sum()) * int(negative.sum())
+    twice = (positive * (2 * below + negative)).sum().item()
+    pairs = positive.sum().item() * negative.sum().item()
     return twice / (2 * pairs) if pairs else 0.5
 
 

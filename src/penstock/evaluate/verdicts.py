@@ -11,6 +11,11 @@ from penstock.evaluate.plots import Bar, bars, line, number
 
 _NAMES = {"ap": "Average precision", "auc": "AUC", "cost": "Cost an event"}
 _DRAWN = 20
+_CURVES = {
+    "none": "As released: no curve gives better ones",
+    "line": "Calibrated by a line in log-odds, on events that it was not fitted to",
+    "isotonic": "Calibrated by isotonic regression, on events that it was not fitted to",
+}
 
 
 def render_verdict(report: Mapping[str, Any]) -> str:
@@ -23,7 +28,7 @@ def render_verdict(report: Mapping[str, Any]) -> str:
         tag("p", f"Training report, {report['created']}.", class_="soft"),
         section(f"Chosen: {report['chosen']}", tag("p", report["reason"], class_="reason"), kind="lead"),
         section("Models side by side", _models(report)),
-        section("What acting on it would have cost", _costs(report["costs"], data)),
+        section("What acting on it would have cost", _costs(report["costs"])),
         section("Do the chances hold?", _calibration(report["calibration"])),
         section("Features", _features(report["features"])),
         section("Data", facts([(name.replace("_", " "), _said(value)) for name, value in data.items()])),
@@ -53,7 +58,7 @@ def _models(report: Mapping[str, Any]) -> Markup:
     )  # fmt: skip
 
 
-def _costs(costs: Mapping[str, float], data: Mapping[str, Any]) -> Markup:
+def _costs(costs: Mapping[str, float]) -> Markup:
     share = 1 - costs["cost"] / costs["cost_of_approving"] if costs["cost_of_approving"] else 0.0
     return facts(
         [
@@ -61,21 +66,26 @@ def _costs(costs: Mapping[str, float], data: Mapping[str, Any]) -> Markup:
             ("Saved of that", f"{share:.0%}"), ("Reviews", number(costs["reviews"])),
             ("Good events declined", number(costs["declined_good"])),
             ("Bad events declined", number(costs["declined_bad"])), ("Price of a review", _amount(costs["price"])),
-            ("Events", number(data["valid_events"])),
+            ("Events", number(costs["events"])),
         ]
     )  # fmt: skip
 
 
-def _calibration(found: Mapping[str, Sequence[Mapping[str, float]]]) -> Markup:
+def _calibration(found: Mapping[str, Any]) -> Markup:
     parts = []
-    for name, title in (("before", "As the model gives them"), ("after", "Calibrated, on the same events")):
+    curve = _CURVES[found["curve"]]
+    for name, title in (("before", "As the model gives them"), ("after", curve)):
         points = [(one["chance"], one["came"]) for one in found[name]]
         spoken = ", ".join(f"{x:.3f} said, {y:.3f} came" for x, y in points)
         parts.append(
             line(points, title=title, description=spoken, x_label="chance given", y_label="share that came",
                  joined=False, diagonal=True)
         )  # fmt: skip
-    return join(*parts)
+    losses = [
+        (title, f"{found[f'log_loss_{name}']:.6f}")
+        for name, title in (("before", "Log loss before"), ("after", "after"))
+    ]
+    return join(*parts, facts(losses))
 
 
 def _features(found: Sequence[Mapping[str, Any]]) -> Markup:

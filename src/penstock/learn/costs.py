@@ -71,40 +71,58 @@ class Costs:
         cost = self.of(chance, amount)
         return np.asarray(np.minimum(cost[:, 0], cost[:, 2]) - cost[:, 1])
 
-    def price(self, chance: Floats, amount: Floats, a_day: float) -> float:
-        """What a review costs beyond its own cost, where so many events like these (n,) come a day."""
-        return solve(self.saving(chance, amount), min(1.0, self.reviews / max(a_day, 1e-9)))
+    def price(self, chance: Floats, amount: Floats, a_day: float, weight: Floats | None = None) -> float:
+        """What a review costs beyond its own cost, where so many events like these (n,) come a day.
 
-    def came(self, action: NDArray[np.int64], amount: Floats, positive: NDArray[np.bool_]) -> dict[str, float]:
+        Args:
+            weight: (n,) how many events each stands for; 1 where absent.
+        """
+        return solve(self.saving(chance, amount), min(1.0, self.reviews / max(a_day, 1e-9)), weight)
+
+    def came(
+        self, action: NDArray[np.int64], amount: Floats, positive: NDArray[np.bool_], weight: Floats | None = None
+    ) -> dict[str, float]:
         """What actions (n,), places in `ACTIONS`, have cost once it is known which events were bad.
+
+        Args:
+            weight: (n,) how many events each stands for; 1 where absent.
 
         Returns:
             lost: amounts of bad events that went through; saved: of those that did not; reviews: how many;
             declined_good: honest events turned away; cost: all of it, with the costs of reviews and of turning away;
             cost_of_approving: the same, had everything been approved.
         """
-        approved, reviewed, declined = (action == place for place in range(len(ACTIONS)))
-        lost = np.where(positive & approved, amount, 0) + np.where(positive & reviewed, (1 - self.caught) * amount, 0)
-        good = declined & ~positive
-        friction = float((self.decline + self.decline_share * amount)[good].sum())
-        bad = float(amount[positive].sum())
+        each = np.ones(len(amount)) if weight is None else weight
+        approved, reviewed, declined = (np.where(action == place, each, 0) for place in range(len(ACTIONS)))
+        lost = np.where(positive, amount * (approved + (1 - self.caught) * reviewed), 0)
+        good = np.where(positive, 0, declined)
+        friction = float(((self.decline + self.decline_share * amount) * good).sum())
+        bad = float((amount * each)[positive].sum())
         return {
             "lost": float(lost.sum()),
             "saved": bad - float(lost.sum()),
-            "reviews": int(reviewed.sum()),
-            "declined_good": int(good.sum()),
-            "declined_bad": int((declined & positive).sum()),
-            "cost": float(lost.sum()) + friction + self.review * int(reviewed.sum()),
+            "reviews": round(reviewed.sum()),
+            "declined_good": round(good.sum()),
+            "declined_bad": round(declined[positive].sum()),
+            "cost": float(lost.sum()) + friction + self.review * float(reviewed.sum()),
             "cost_of_approving": bad,
         }
 
 
-def solve(saving: Floats, share: float) -> float:
+def solve(saving: Floats, share: float, weight: Floats | None = None) -> float:
     """The price at which no more than a share of events is worth a review; 0 where there are reviewers enough.
+
+    Args:
+        saving: (n,) what a review of each event would save.
+        weight: (n,) how many events each stands for; 1 where absent.
 
     >>> solve(np.array([5.0, 1.0, 3.0, -2.0]), share=0.25)
     3.0
     """
+    if weight is not None and share < 1:
+        order = np.argsort(-saving, kind="stable")
+        more = order[np.cumsum(weight[order]) > share * weight.sum()]
+        return max(0.0, float(saving[more[0]])) if len(more) else 0.0
     few = int(share * len(saving))
     if few >= len(saving):
         return 0.0

@@ -144,11 +144,8 @@ class StratifiedSample:
         if self._sorted:
             return
         order = self._order()
-        positive = self._positive[order]
-        positives = min(int(positive.sum()), self.positives)
-        room = np.array([self.most - positives, self.positives])
-        rank = np.where(positive, np.cumsum(positive), np.cumsum(~positive))
-        order = order[rank <= room[positive.astype(np.int64)]]
+        kept, room = _room(self._positive[order], self.most, self.positives)
+        order = order[kept]
         self._kept = len(order)
         # A column at a time: a second copy of all rows would not be within the bound.
         for column in (self._ids, self._positive, *self._rows.T):
@@ -170,3 +167,33 @@ class StratifiedSample:
             bits = np.ascontiguousarray(self._rows[which]).view(np.uint32)
             order[tied] = which[np.lexsort((*bits.T, self._positive[which], self._ids[which]))]
         return order
+
+
+def stratified(positive: NDArray[np.bool_], ids: NDArray[np.uint64], most: int) -> tuple[NDArray[np.int64], Floats]:
+    """Which of n rows a `StratifiedSample` of so many keeps, before anything else of them is computed.
+
+    Args:
+        positive: (n,) what came of each.
+        ids: (n,) a hash of each row's name, different for each.
+        most: rows kept in all.
+
+    Returns:
+        Their places, ascending, and how many rows of its kind each stands for.
+
+    >>> places, weight = stratified(np.arange(9) == 5, np.arange(9, dtype=np.uint64), most=4)
+    >>> places, weight.round(2)
+    (array([0, 1, 2, 5]), array([2.67, 2.67, 2.67, 1.  ]))
+    """
+    order = np.argsort(ids, kind="stable")
+    kept, _ = _room(positive[order], most, most // 2)
+    places = np.sort(order[kept])
+    kind = positive[places].astype(np.int64)
+    seen, held = (np.bincount(part.astype(np.int64), minlength=2) for part in (positive, kind))
+    return places, (seen / np.maximum(held, 1))[kind]
+
+
+def _room(positive: NDArray[np.bool_], most: int, positives: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which rows (n,), in the order of their hashes, are kept, and how many others and positives there may be."""
+    room = np.array([most - min(int(positive.sum()), positives), positives])
+    rank = np.where(positive, np.cumsum(positive), np.cumsum(~positive))
+    return rank <= room[positive.astype(np.int64)], room

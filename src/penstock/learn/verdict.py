@@ -132,18 +132,22 @@ class VerdictRecipe:
                 got=f"{len(self.outcomes)} outcomes, none with within",
                 remedy='write outcomes = [ps.outcome(Chargeback, of="payment", within="7d")]',
             )
-        self.check("request-time columns", {n: r.expression for n, r in self.request.items()})
+        # They are computed over many events at once, of which texts are not kept.
+        self._read("request-time columns", {n: r.expression for n, r in self.request.items()}, "numbers", self.numbers)
 
     def check(self, what: str, expressions: Mapping[str, pl.Expr], more: Sequence[str] = ()) -> None:
         """Refuses expressions that read anything but features, the event's fields and now, or a name in `more`."""
-        known = {"now", *more, *(f.name for f in self.schema.fields)}
+        self._read(what, expressions, "fields", (*more, *(f.name for f in self.schema.fields)))
+
+    def _read(self, what: str, expressions: Mapping[str, pl.Expr], kind: str, own: Sequence[str]) -> None:
+        known = {"now", *own}
         known |= {f"{view.name}.{feature}" for view in self.views for feature in view.features}
         for name, expression in expressions.items():
             for root in expression.meta.root_names():
                 if root not in known:
                     near = get_close_matches(root, known, 1)
                     raise DefinitionError(
-                        f"{what} of {self.name} read features, fields of {self.schema.stream} and now",
+                        f"{what} of {self.name} read features, {kind} of {self.schema.stream} and now",
                         got=f"{root!r} in {name}",
                         remedy=f"did you mean {near[0]}?" if near else "use View.feature, as in Customer.since",
                     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.learn.calibrate import Isotonic
+from penstock.learn.calibrate import Calibration, load_calibration
 from penstock.learn.classify import FittedClassifier, load_classifier
 
 
@@ -25,7 +25,7 @@ class VerdictModel:
     """
 
     classifier: FittedClassifier
-    calibration: Isotonic
+    calibration: Calibration
     reference: NDArray[np.float64]
     a_day: float
 
@@ -44,5 +44,5 @@ class VerdictModel:
         """The inverse of `save`."""
         reference = np.load(folder / "reference.npy", allow_pickle=False)
         return cls(
-            load_classifier(folder, saved), Isotonic.load(saved["calibration"]), reference, float(saved["a_day"])
+            load_classifier(folder, saved), load_calibration(saved["calibration"]), reference, float(saved["a_day"])
         )

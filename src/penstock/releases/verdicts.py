@@ -17,7 +17,7 @@ from penstock.clock import DAY, duration
 from penstock.errors import ReleaseError
 from penstock.evaluate import average_precision, drawn_by_group, render_verdict, roc_auc
 from penstock.learn import Acted, Cases, Costs, FittedClassifier, Trials, VerdictModel, VerdictRecipe
-from penstock.learn.calibrate import Isotonic
+from penstock.learn.calibrate import Line, calibrated, log_loss
 from penstock.registry import name_of
 from penstock.releases.bundle import write
 from penstock.releases.run import Run, Step, Trained, iso
@@ -94,22 +94,28 @@ def train_verdict(
     with run.timed("compare models"):
         results, chosen, reason = _compare(recipe, costs, trials, held, amount, candidates)
     best = candidates[chosen]
-    calibration = Isotonic.fit(best.chance, held.positive, held.weight)
+    with run.timed("calibrate"):
+        # What the report says of the curve, it says of rows that the curve was not fitted to.
+        calibration, chance = calibrated(best.chance, held.positive, held.weight)
     with run.timed("fit on the newest, too"):
         both = _joined(past, held)
         final = recipe.models[chosen].fit(
             np.concatenate([rows, asked]), both.positive, np.r_[_amounts(recipe, costs, rows), amount], both.weight
         )
-    chance = calibration.of(best.chance)
-    drawn = np.random.default_rng(recipe.seed).permutation(len(held))[:_REFERENCE]
+    drawn = _in_proportion(held.weight, _REFERENCE, recipe.seed)
     time_of = trials.rows.time
-    days = _days(trials, held)
-    judged = VerdictModel(final, calibration, np.stack([chance, amount], axis=1)[drawn], len(held) / days)
+    a_day = _a_day(trials, held)
+    judged = VerdictModel(final, calibration, np.stack([calibration.of(best.chance), amount], axis=1)[drawn], a_day)
     report = {
         "app": app, "decision": recipe.name, "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "metric": "ap", "chosen": best.name, "reason": reason, "candidates": results,
-        "calibration": {"before": _reliability(best.chance, held), "after": _reliability(chance, held)},
-        "features": _features(recipe, final), "costs": _spent(costs, chance, amount, held.positive, len(held) / days),
+        "calibration": {
+            "curve": "none" if calibration == Line() else type(calibration).__name__.lower(),
+            "before": _reliability(best.chance, held), "after": _reliability(chance, held),
+            "log_loss_before": log_loss(best.chance, held.positive, held.weight),
+            "log_loss_after": log_loss(chance, held.positive, held.weight),
+        },
+        "features": _features(recipe, final), "costs": _spent(costs, chance, amount, held, a_day),
         "data": {
             "events": len(trials.rows), "until": until, "train_events": len(past), "valid_events": len(held),
             "train_positive": int(past.positive.sum()), "valid_positive": int(held.positive.sum()),
@@ -142,27 +148,25 @@ def _spans(recipe: VerdictRecipe, trials: Trials) -> tuple[Cases, Cases]:
                 got=f"{len(cases):,} of which it is known, {int(cases.positive.sum()):,} of them badly",
                 remedy="ingest more history with its outcomes, or widen labels and valid",
             )
-    return _sampled(past, trials.rows.tie[past.at], recipe.most), _sampled(held, trials.rows.tie[held.at], recipe.most)
+    past, held = (cases.sampled(trials.rows.tie[cases.at], recipe.most) for cases in (past, held))
+    return past, held
 
 
-def _days(trials: Trials, cases: Cases) -> float:
-    """The time that they span, but for a moment."""
+def _a_day(trials: Trials, cases: Cases) -> float:
+    """How many events there are a day, those included that sampled ones stand for."""
     time_of = trials.rows.time[cases.at]
-    return max((int(time_of.max()) - int(time_of.min())) / DAY, 1e-3)
+    return float(cases.weight.sum()) / max((int(time_of.max()) - int(time_of.min())) / DAY, 1e-3)
 
 
-def _sampled(cases: Cases, tie: NDArray[np.uint64], most: int) -> Cases:
-    """At most so many: positives as far as they fill half, and of each kind those with the smallest hashes."""
-    if len(cases) <= most:
-        return cases
-    kept, weight = [], cases.weight.copy()
-    positives = min(int(cases.positive.sum()), most // 2)
-    for kind, size in ((True, positives), (False, most - positives)):
-        at = np.flatnonzero(cases.positive == kind)
-        chosen = at[np.argsort(tie[at], kind="stable")[:size]]
-        weight[chosen] *= len(at) / max(len(chosen), 1)
-        kept.append(chosen)
-    return Cases(cases.at, cases.positive, weight).take(np.sort(np.concatenate(kept)))
+def _in_proportion(weight: NDArray[np.float64], most: int, seed: int) -> NDArray[np.int64]:
+    """Places of at most so many events, each as often as its weight is of them all, in random order.
+
+    They are drawn at equal distances (systematic sampling; Madow, 1949): of a weight as many as it has room for.
+    """
+    random = np.random.default_rng(seed)
+    ends, several = np.cumsum(weight), min(len(weight), most)
+    drawn = np.searchsorted(ends, (np.arange(several) + random.random()) * (ends[-1] / several), side="right")
+    return random.permutation(np.minimum(drawn, len(weight) - 1))
 
 
 def _joined(a: Cases, b: Cases) -> Cases:
@@ -189,12 +193,13 @@ def _compare(
 ) -> tuple[list[dict[str, Any]], int, str]:  # fmt: skip
     """Every candidate's figures with 95 % intervals, the one that is chosen, and why."""
     owner = trials.rows.fields[recipe.by][held.at]
-    days = _days(trials, held)
+    a_day = _a_day(trials, held)
 
     def figures(at: NDArray[np.int64], one: _Candidate) -> tuple[float, float, float]:
-        positive, chance = held.positive[at], one.chance[at]
-        spent = _cost(costs, chance, amount[at], positive, len(held) / days)
-        return average_precision(positive, chance, held.weight[at]), roc_auc(positive, chance), spent / len(at)
+        cases, chance = held.take(at), one.chance[at]
+        spent = _spent(costs, chance, amount[at], cases, a_day)
+        parts = cases.positive, chance, cases.weight
+        return average_precision(*parts), roc_auc(*parts), spent["cost"] / spent["events"]
 
     everyone = np.arange(len(held))
     found = np.array([figures(everyone, one) for one in candidates])
@@ -229,26 +234,21 @@ def _compare(
     return results, chosen, reason
 
 
-def _cost(
-    costs: Costs, chance: NDArray[np.float64], amount: NDArray[np.float64], positive: NDArray[np.bool_], a_day: float
-) -> float:
-    """What acting on these chances would have cost, all in all."""
-    return float(_spent(costs, chance, amount, positive, a_day)["cost"])
-
-
 def _spent(
-    costs: Costs, chance: NDArray[np.float64], amount: NDArray[np.float64], positive: NDArray[np.bool_], a_day: float
+    costs: Costs, chance: NDArray[np.float64], amount: NDArray[np.float64], cases: Cases, a_day: float
 ) -> dict[str, float]:
-    """What acting on these chances would have cost, against approving everything."""
-    price = costs.price(chance, amount, a_day)
+    """What acting on these chances would have cost, against approving everything, of all events they stand for."""
+    price = costs.price(chance, amount, a_day, cases.weight)
     action = costs.cheapest(chance, amount, price)
-    return {**costs.came(action, amount, positive), "price": price}
+    came = costs.came(action, amount, cases.positive, cases.weight)
+    return {**came, "price": price, "events": round(cases.weight.sum())}
 
 
 def _reliability(chance: NDArray[np.float64], held: Cases) -> list[dict[str, float]]:
     """Mean chance and share of positives in groups of equal numbers of positives' chances, low to high."""
     order = np.argsort(chance, kind="stable")
-    edges = np.searchsorted(np.cumsum(chance[order]) / max(float(chance.sum()), 1e-12), np.linspace(0, 1, _BINS + 1))
+    reached = np.cumsum((chance * held.weight)[order])
+    edges = np.searchsorted(reached / max(float(reached[-1]), 1e-12), np.linspace(0, 1, _BINS + 1))
     out = []
     for start, stop in zip(edges[:-1].tolist(), [*edges[1:-1].tolist(), len(order)], strict=True):
         at = order[start:stop]

@@ -145,14 +145,17 @@ def impressions(decided: Sequence[Decided], recipe: Recipe, strings: Strings) ->
 
 
 def acted(decided: Sequence[Decided], stream: str) -> Acted:
-    """What logged verdicts did with events of a stream, for learning from it."""
-    done = [one.verdict for one in decided if one.verdict is not None]
+    """What logged verdicts did with events of a stream, and from what, for learning from it."""
+    done = [(one, one.verdict) for one in decided if one.verdict is not None]
     if not done:
         return Acted.nothing()
     return Acted(
-        ties(stream, [one["event"] for one in done]),
-        np.array([one["action"] == "decline" for one in done]),
-        np.array([one.propensities[0] for one in decided if one.verdict is not None], np.float64),
+        ties(stream, [verdict["event"] for _, verdict in done]),
+        np.array([verdict["action"] == "decline" for _, verdict in done]),
+        np.array([one.propensities[0] for one, _ in done], np.float64),
+        np.array([one.time for one, _ in done], np.int64),
+        # Nobody knows which events those could have seen that read no features.
+        np.array([one.offset if one.digests else -1 for one, _ in done], np.int64),
     )
 
 

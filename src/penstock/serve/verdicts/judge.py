@@ -207,13 +207,15 @@ class Judge:
         features = dict(zip(recipe.assembler.names, rows[0].tolist(), strict=True))
         rule = self._rules.first({**features, **values, "now": now, "score": float(chance[0])})
         propensity, reasons = 1.0, []
-        if rule is not None:
-            action = rule.action
-            reasons.append(Because(rule.code))
-        elif action == "decline" and verdict.explore:
+        if action == "decline" and verdict.explore and not (rule is not None and rule.acts(action)):
             explored = draw.random() < verdict.explore
             action = "approve" if explored else action
             propensity = verdict.explore if explored else 1 - verdict.explore
+        # What is let through to learn from is still looked at where a rule asks for it.
+        rule = rule if rule is not None and rule.acts(action) else None
+        if rule is not None:
+            action = rule.action
+            reasons.append(Because(rule.code))
         if action != "approve" and rule is None:
             reasons = _reasons(release, single, rows[0])
         timer.lap("act")

@@ -1,4 +1,4 @@
-"""Rules that act on an event whatever a model says, each with a reason code."""
+"""Rules that act on an event beside a model, each with a reason code."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ class ActionRule:
         action: what is done: approve, review or decline.
         when: an element-wise Polars expression over the event's fields, ``now`` and features as ``View.feature``;
             among the last rules also over ``score``. Unknown counts as false.
+        softens: whether it also acts where the model is stricter; one that approves always does.
     """
 
     code: str
     action: Action
     when: pl.Expr
+    softens: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w{1,64}", self.code, re.ASCII) or self.action not in ACTIONS:
@@ -49,20 +51,29 @@ class ActionRule:
                 remedy='use an element-wise expression such as col("amount") > 100_00',
             )  # fmt: skip
 
+    def acts(self, action: Action) -> bool:
+        """Whether it has its way where something else would do this, once its condition holds."""
+        stricter = ACTIONS.index(self.action) >= ACTIONS.index(action)
+        return stricter or self.softens or self.action == "approve"
 
-def rule(code: str, action: Action, when: pl.Expr) -> ActionRule:
+
+def rule(code: str, action: Action, when: pl.Expr, *, softens: bool = False) -> ActionRule:
     """A rule of a verdict: what is done with an event wherever a condition holds.
+
+    Where the model would decline, a review asked for by a rule does not keep it from that, unless it `softens`. A rule
+    that approves, as an allow list does, always acts.
 
     Args:
         code: told as the reason.
         action: "approve", "review" or "decline".
         when: an element-wise expression over the event's fields, now and features as ``View.feature``; money is in
             cents. Among the last rules also over ``score``, the chance that the model gives.
+        softens: whether it also acts where the model is stricter.
 
     >>> rule("large", "review", pl.col("amount") > 5_000_00).action
     'review'
     """
-    return ActionRule(code, action, when)
+    return ActionRule(code, action, when, softens)
 
 
 class Rules:
