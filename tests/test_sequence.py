@@ -115,7 +115,8 @@ def test_tokens_are_the_newest_events_of_each_sequence() -> None:
     """Cut to their length, aligned at the beginning, with the time since the event before in seconds."""
     second = 1_000_000
     sequences = Sequences(
-        np.array([0, 3, 4]), np.array([5, 6, 7, 8]), np.array([1, 2, 1, 2]), np.array([0, 1, 5, 9]) * second
+        np.array([0, 3]), np.array([3, 4]), np.array([5, 6, 7, 8]), np.array([1, 2, 1, 2]),
+        np.array([0, 1, 5, 9]) * second,
     )  # fmt: skip
     tokens = sequences.tokens(np.array([0, 1]), 2)
     assert tokens.item.tolist() == [[6, 7], [8, 0]]
@@ -123,6 +124,17 @@ def test_tokens_are_the_newest_events_of_each_sequence() -> None:
     assert tokens.kind.tolist() == [[2, 1], [2, 0]]
     assert tokens.gap is not None
     assert tokens.gap.tolist() == [[0.0, 4.0], [0.0, 0.0]]
+
+
+@given(st.lists(st.integers(0, 30), max_size=6), st.integers(2, 9))
+def test_pieces_hold_every_step_once(sizes: list[int], most: int) -> None:
+    """Cut into pieces, each pair of neighbours of a sequence stands in just one piece, and no piece is too long."""
+    sequences = Sequences.of([[1] * size for size in sizes])
+    pieces = sequences.cut(most)
+    assert (pieces.size <= most).all()
+    steps = [(at, at + 1) for a, b in zip(pieces.begins, pieces.ends, strict=True) for at in range(a, b - 1)]
+    wanted = [(at, at + 1) for a, b in zip(sequences.begins, sequences.ends, strict=True) for at in range(a, b - 1)]
+    assert sorted(steps) == wanted
 
 
 def test_every_sequence_is_in_one_batch() -> None:

@@ -49,15 +49,15 @@ def train(
     network: Any = DistributedDataParallel(_Whole(plain)) if several > 1 else _Whole(plain)
     adam = torch.optim.Adam(plain.parameters(), lr=course.rate)
     random = np.random.default_rng(course.seed)
-    size = np.minimum(np.diff(sequences.starts), course.length + 1)
-    usable = np.flatnonzero(size > 1)
+    sequences = sequences.cut(course.length + 1)
+    usable = np.flatnonzero(sequences.size > 1)
     steps = course.epochs * max(1, math.ceil(len(usable) / course.batch / several))
     done = 0
     for epoch in range(course.epochs):
         network.train()
         lost, counted = 0.0, 0
         # The same draw everywhere; what does not divide evenly is left out, since all wait for one another.
-        parts = list(batches(usable, size, course.batch, random))
+        parts = list(batches(usable, sequences.size, course.batch, random))
         parts = parts[rank : len(parts) // several * several : several] if several > 1 else parts
         for which in parts:
             tokens = sequences.tokens(which, course.length + 1)

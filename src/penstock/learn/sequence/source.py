@@ -100,7 +100,7 @@ class Attention(Source):
             kinds, kind = np.unique(past.beside(history[self.kinds]), return_inverse=True)
             kind = kind + 1
         turns = np.flatnonzero(np.diff(past.owner, prepend=-1)) if len(past.owner) else np.zeros(0, np.int64)
-        sequences = Sequences(np.r_[turns, len(item)].astype(np.int64), item + 1, kind)
+        sequences = Sequences(turns, np.r_[turns[1:], len(item)][: len(turns)], item + 1, kind)
         attributes = self._attributes(past, history, items)
         form = self.form(len(items) + 1, len(kinds) + 1 if self.kinds else 1, int(attributes.codes.max(initial=0)) + 1)
         weights = train(form, self.course, sequences, attributes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,28 +19,46 @@ from penstock.types import Array, Progress
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """Many sequences in one piece: those of sequence i are at starts[i] … starts[i + 1] - 1, oldest first.
+    """Many sequences in one piece: the events of sequence i are those from begins[i] to ends[i] - 1, oldest first.
 
     `kind` (n,) are codes of the events' kinds, and `time` (n,) their times in microseconds; None where not known.
     """
 
-    starts: NDArray[np.int64]
+    begins: NDArray[np.int64]
+    ends: NDArray[np.int64]
     item: NDArray[np.int64]
     kind: NDArray[np.int64] | None = None
     time: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.begins)
 
     @classmethod
     def of(cls, lists: Sequence[Sequence[int]]) -> Sequences:
         """From lists of item codes."""
-        starts = np.r_[0, np.cumsum([len(part) for part in lists])].astype(np.int64)
-        return cls(starts, np.array([code for part in lists for code in part], np.int64))
+        ends = np.cumsum([len(part) for part in lists], dtype=np.int64)
+        begins = np.r_[0, ends[:-1]] if len(ends) else ends
+        return cls(begins, ends, np.array([code for part in lists for code in part], np.int64))
+
+    @property
+    def size(self) -> NDArray[np.int64]:
+        """How many events each has, (n,)."""
+        return np.asarray(self.ends - self.begins)
+
+    def cut(self, most: int) -> Sequences:
+        """The same in pieces of at most `most` events, each of which begins with the last event of the one before.
+
+        Every event but the first of a sequence then follows another one in just one piece.
+        """
+        several = np.maximum(1, -(-(self.size - 1) // (most - 1)))
+        owner = np.repeat(np.arange(len(self)), several)
+        back = (np.cumsum(several) - 1)[owner] - np.arange(len(owner))
+        ends = self.ends[owner] - back * (most - 1)
+        return replace(self, begins=np.maximum(self.begins[owner], ends - most), ends=ends)
 
     def tokens(self, which: Array, length: int) -> Tokens:
         """The newest `length` events of some sequences (n,), aligned at their beginnings."""
-        end, begin = self.starts[which + 1], self.starts[which]
+        end, begin = self.ends[which], self.begins[which]
         first = np.maximum(begin, end - length)
         size = end - first
         at = first[:, None] + np.arange(int(size.max(initial=0)))
@@ -66,7 +84,7 @@ class Course:
         epochs: passes over all sequences; batch: sequences a step.
         rate: Adam's, at its highest; it rises over the first steps and falls along a cosine.
         drop: the share of values dropped.
-        length: events of a sequence that are looked at, the newest.
+        length: events that are looked at; longer sequences are learned from in pieces.
         negatives: items drawn a step, uniformly, to compare with; 0 compares with all of them.
         smoothing: see `softmax_over`.
         decay: what is taken off matrices and tables a step, as a share of the rate.
@@ -103,12 +121,12 @@ def train(
     random = np.random.default_rng(course.seed)
     weights = begin(form, random) if weights is None else weights
     adam = Adam(course.rate)
-    size = np.minimum(np.diff(sequences.starts), course.length + 1)
-    usable = np.flatnonzero(size > 1)
+    sequences = sequences.cut(course.length + 1)
+    usable = np.flatnonzero(sequences.size > 1)
     steps = course.epochs * max(1, math.ceil(len(usable) / course.batch))
     for epoch in range(course.epochs):
         lost, counted = 0.0, 0
-        for which in batches(usable, size, course.batch, random):
+        for which in batches(usable, sequences.size, course.batch, random):
             tokens = sequences.tokens(which, course.length + 1)
             loss, n = _step(form, course, weights, tokens, attributes, adam, random, steps)
             lost, counted = lost + loss * n, counted + n
