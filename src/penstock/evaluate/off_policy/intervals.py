@@ -1,0 +1,149 @@
+"""Intervals for weighted means whose terms are skewed, as rare rewards and large weights make them.
+
+An estimate solves sum(a - θ b) = 0 over groups of rounds; the interval holds every θ at which the sum, studentised and
+corrected for skewness, is no further from 0 than a standard normal is in `level` of all cases. For a plain mean (b
+constant) this is Hall's interval ("On the removal of skewness by transformation", JRSS B 1992); for a ratio it
+is Fieller's ("Some problems in interval estimation", 1954) with the same correction, so neither resamples anything.
+
+Where rewards are rare, hardly any of the few rounds with a large weight has one, and a log that happens to miss them shows
+too little spread, with too low an estimate. `unseen` adds what such rounds would add.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.evaluate.checks import EvaluationError
+from penstock.evaluate.off_policy.logged import Floats
+
+_DOUBLINGS = 60
+_HALVINGS = 80
+_PRIOR = 4.0
+"""How many typical residuals the share of all rounds counts for among those of like weight. Measured: from 1 on the intervals
+of IPS, SNIPS, DR and SNDR cover 93 % or more of 95 in worlds where overlap holds; 4 does so where fewest are rewarded."""
+
+
+def by_group(values: Floats, group: NDArray[np.int64]) -> Floats:
+    """The sum of `values` (n,) in each group, (groups,) float64."""
+    return np.bincount(group, weights=values, minlength=int(group.max()) + 1)
+
+
+def score_interval(a: Floats, b: Floats, *, level: float = 0.95, further: float = 0.0) -> tuple[float, float]:
+    """The interval of θ = sum(a) / sum(b), from independent groups.
+
+    Args:
+        a, b: (groups,) what each group adds above and below.
+        further: variance of θ that the groups do not show, such as `unseen` or a model's.
+
+    Returns:
+        Its ends, infinite where nothing bounds it: fewer than two groups, nothing that varies, or a sum of b that
+        may as well be 0.
+
+    >>> low, high = score_interval(np.array([0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0]), np.ones(8))
+    >>> round(low, 2), round(high, 2)  # skewed, so further above 0.25 than below
+    (0.0, 0.81)
+    """
+    check_level(level)
+    groups = len(a)
+    if groups < 2 or not b.sum() > 0:
+        return -math.inf, math.inf
+    centre = a.sum() / b.sum()
+    score = _Score(a, b, groups, further)
+    step = score.spread(centre)
+    if not step > 0:
+        return -math.inf, math.inf
+    wide = NormalDist().inv_cdf((1 + level) / 2)
+    return _end(score, centre, -step, wide), _end(score, centre, step, -wide)
+
+
+def unseen(weight: Floats, residual: Floats) -> float:
+    """The variance of mean(weight × residual) that the rounds do not show, because residuals and large weights are both rare.
+
+    Rounds whose weights are within a factor of 2 are looked at together. Their mean squared residual is shrunk towards
+    that of the target policy in all, which counts as `_PRIOR` typical residuals; what this adds is returned, never less
+    than 0.
+
+    Args:
+        weight, residual: (n,).
+
+    >>> weight = np.array([1.0] * 99 + [40.0])
+    >>> click = np.zeros(100)
+    >>> click[:10] = 1.0
+    >>> shown = np.var(weight * click) / 100
+    >>> bool(unseen(weight, click) > 5 * shown)  # a click on the last round was as likely as on any
+    True
+    """
+    pulled = weight > 0
+    w, squared = weight[pulled], residual[pulled] ** 2
+    total = float(np.dot(w, squared))
+    if not total > 0:
+        return 0.0
+    typical = (total / float(np.dot(w, np.sqrt(squared)))) ** 2
+    like = np.floor(np.log2(w)).astype(np.int64)
+    like -= like.min()
+    count, held, spread = (np.bincount(like, weights=part) for part in (np.ones(len(w)), squared, w * w))
+    prior = _PRIOR * typical
+    smooth = (held + prior) / (count + prior * float(w.sum()) / total)
+    return max(float(np.dot(smooth, spread)) - float(np.dot(w * w, squared)), 0.0) / len(weight) ** 2
+
+
+class _Score:
+    """The corrected score of θ, falling from one side of the estimate to the other; a few sums make it."""
+
+    def __init__(self, a: Floats, b: Floats, groups: int, further: float) -> None:
+        self._groups, self._further = groups, further
+        self._a, self._b = float(a.mean()), float(b.mean())
+        x, y = a - self._a, b - self._b
+        # Moments of a - θ b are polynomials in θ.
+        self._second = [float(np.mean(x * x)), float(np.mean(x * y)), float(np.mean(y * y))]
+        self._third = [float(np.mean(p)) for p in (x * x * x, x * x * y, x * y * y, y * y * y)]
+
+    def _variance(self, theta: float) -> float:
+        xx, xy, yy = self._second
+        seen = max(xx - 2 * theta * xy + theta * theta * yy, 0.0) * self._groups / (self._groups - 1)
+        return seen + self._further * self._groups * self._b**2
+
+    def spread(self, theta: float) -> float:
+        """The standard error of the estimate."""
+        return math.sqrt(self._variance(theta) / self._groups) / self._b
+
+    def __call__(self, theta: float) -> float:
+        variance = self._variance(theta)
+        if not variance > 0:
+            return 0.0
+        xxx, xxy, xyy, yyy = self._third
+        third = xxx - 3 * theta * xxy + 3 * theta**2 * xyy - theta**3 * yyy
+        root = math.sqrt(self._groups)
+        t = root * (self._a - theta * self._b) / math.sqrt(variance)
+        bent = third / variance**1.5 / root
+        return t + bent * (t * t / 3 + 1 / 6) + bent * bent * t**3 / 27
+
+
+def _end(score: _Score, centre: float, step: float, aim: float) -> float:
+    """Where the score, walking from `centre` in the direction of `step`, passes `aim`."""
+    inside, outside = centre, centre + step
+    side = math.copysign(1.0, aim)
+    for _ in range(_DOUBLINGS):
+        if side * (score(outside) - aim) >= 0:
+            break
+        inside, step = outside, 2 * step
+        outside = centre + step
+    else:
+        return math.copysign(math.inf, step)
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        if side * (score(middle) - aim) >= 0:
+            outside = middle
+        else:
+            inside = middle
+    return outside
+
+
+def check_level(level: float) -> None:
+    """Refuses a level outside (0, 1)."""
+    if not 0 < level < 1:
+        raise EvaluationError("a level lies between 0 and 1", got=str(level), remedy="0.95 is usual")
