@@ -60,10 +60,8 @@ class World:
         logging[:, :hidden] = 0
         logging /= logging.sum(1, keepdims=True)
         even = (np.arange(self.actions) >= hidden) / (self.actions - hidden)
-        return (
-            context, np.minimum(reward, 0.95 if self.shopper == 1 else 0.475), (1 - self.explored) * logging + self.explored * even,
-            _softmax(self.aim * seen[1]),
-        )  # fmt: skip
+        reward = np.minimum(reward, 0.95 if self.shopper == 1 else 0.475)
+        return context, reward, (1 - self.explored) * logging + self.explored * even, _softmax(self.aim * seen[1])
 
     @property
     def truth(self) -> float:

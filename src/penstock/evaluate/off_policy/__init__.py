@@ -15,6 +15,7 @@ from penstock.evaluate.off_policy.estimators import (
 from penstock.evaluate.off_policy.logged import Logged, Rounds
 from penstock.evaluate.off_policy.rewards import Means, RewardModel, Ridge
 from penstock.evaluate.off_policy.run import Estimate, estimate, judge, weigh
+from penstock.evaluate.off_policy.slates import slates
 
 __all__ = [
     "Caution",
@@ -36,5 +37,6 @@ __all__ = [
     "Terms",
     "estimate",
     "judge",
+    "slates",
     "weigh",
 ]

@@ -88,7 +88,7 @@ class MeanWeight(Check):
             return None
         return Caution(
             "mean_weight", "the weights average 1", f"{mean:.3g}",
-            "below 1 the target does what was never logged; above, the propensities are too small: check how they are logged",
+            "below 1 the target does what was never logged, above 1 the logged propensities are too small",
         )  # fmt: skip
 
 
@@ -172,7 +172,7 @@ class Clipped(Check):
         if not estimator.weighs or left_out <= self.most:
             return None
         return Caution(
-            "clipped", f"clipping and shrinking take at most {self.most:.0%} of the target's choices", f"{left_out:.1%}",
+            "clipped", f"clipping and shrinking take at most {self.most:.0%} of the weights", f"{left_out:.1%}",
             "clip at a larger weight, or take dr, whose interval is wider and covers what this one does not",
         )  # fmt: skip
 

@@ -19,7 +19,7 @@ from penstock.registry import registered
 
 
 class Terms(NamedTuple):
-    """An estimate is mean(base) + mean(weight × residual); where `normalised`, the latter over mean(weight). (n,) each."""
+    """An estimate is mean(base) + mean(weight × residual); where `normalised`, that over mean(weight). (n,) each."""
 
     base: Floats
     weight: Floats

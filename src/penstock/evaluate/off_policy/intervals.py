@@ -1,12 +1,12 @@
 """Intervals for weighted means whose terms are skewed, as rare rewards and large weights make them.
 
 An estimate solves sum(a - θ b) = 0 over groups of rounds; the interval holds every θ at which the sum, studentised and
-corrected for skewness, is no further from 0 than a standard normal is in `level` of all cases. For a plain mean (b
+corrected for skewness, is no further from 0 than Student's t is in `level` of all cases. For a plain mean (b
 constant) this is Hall's interval ("On the removal of skewness by transformation", JRSS B 1992); for a ratio it
 is Fieller's ("Some problems in interval estimation", 1954) with the same correction, so neither resamples anything.
 
-Where rewards are rare, hardly any of the few rounds with a large weight has one, and a log that happens to miss them shows
-too little spread, with too low an estimate. `unseen` adds what such rounds would add.
+Where rewards are rare, hardly any of the few rounds with a large weight has one, and a log that happens to miss them
+shows too little spread, with too low an estimate. `unseen` adds what such rounds would add.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from penstock.evaluate.off_policy.logged import Floats
 _DOUBLINGS = 60
 _HALVINGS = 80
 _PRIOR = 4.0
-"""How many typical residuals the share of all rounds counts for among those of like weight. Measured: from 1 on the intervals
-of IPS, SNIPS, DR and SNDR cover 93 % or more of 95 in worlds where overlap holds; 4 does so where fewest are rewarded."""
+"""How many typical residuals the rate of all rounds counts for, among rounds of like weight. With none, intervals of
+95 % cover 90 where rewards are rare; with more, they are needlessly wide where weights and rewards go together."""
 
 
 def by_group(values: Floats, group: NDArray[np.int64]) -> Floats:
     """The sum of `values` (n,) in each group, (groups,) float64."""
-    return np.bincount(group, weights=values, minlength=int(group.max()) + 1)
+    return np.bincount(group, weights=values, minlength=int(group.max()) + 1).astype(np.float64)
 
 
 def score_interval(a: Floats, b: Floats, *, level: float = 0.95, further: float = 0.0) -> tuple[float, float]:
@@ -45,23 +45,23 @@ def score_interval(a: Floats, b: Floats, *, level: float = 0.95, further: float 
 
     >>> low, high = score_interval(np.array([0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0]), np.ones(8))
     >>> round(low, 2), round(high, 2)  # skewed, so further above 0.25 than below
-    (0.0, 0.81)
+    (-0.01, 0.71)
     """
     check_level(level)
     groups = len(a)
     if groups < 2 or not b.sum() > 0:
         return -math.inf, math.inf
-    centre = a.sum() / b.sum()
+    centre = float(a.sum() / b.sum())
     score = _Score(a, b, groups, further)
     step = score.spread(centre)
     if not step > 0:
         return -math.inf, math.inf
-    wide = NormalDist().inv_cdf((1 + level) / 2)
+    wide = student((1 + level) / 2, _freedom(a - centre * b))
     return _end(score, centre, -step, wide), _end(score, centre, step, -wide)
 
 
 def unseen(weight: Floats, residual: Floats) -> float:
-    """The variance of mean(weight × residual) that the rounds do not show, because residuals and large weights are both rare.
+    """The variance of mean(weight × residual) that rounds fail to show where residuals and large weights are both rare.
 
     Rounds whose weights are within a factor of 2 are looked at together. Their mean squared residual is shrunk towards
     that of the target policy in all, which counts as `_PRIOR` typical residuals; what this adds is returned, never less
@@ -89,6 +89,30 @@ def unseen(weight: Floats, residual: Floats) -> float:
     prior = _PRIOR * typical
     smooth = (held + prior) / (count + prior * float(w.sum()) / total)
     return max(float(np.dot(smooth, spread)) - float(np.dot(w * w, squared)), 0.0) / len(weight) ** 2
+
+
+def student(chance: float, freedom: float) -> float:
+    """The quantile of Student's t, from the normal one (Abramowitz and Stegun, 26.7.5); freedom below 3 counts as 3.
+
+    >>> round(student(0.975, 10), 3), round(student(0.975, math.inf), 3)
+    (2.228, 1.96)
+    """
+    z = NormalDist().inv_cdf(chance)
+    n = max(freedom, 3.0)
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return float(z + first / n + second / n**2 + third / n**3)
+
+
+def _freedom(centred: Floats) -> float:
+    """How well the variance of terms (groups,) is known, as degrees of freedom (Satterthwaite, 1946).
+
+    What the variance's error shares with the mean's, the correction for skewness has taken care of.
+    """
+    squared = centred * centred
+    second, third = float(squared.mean()), float((squared * centred).mean())
+    rest = float((squared * squared).mean()) / second**2 - 1 - third**2 / second**3
+    return 2 * len(centred) / rest if rest > 1e-9 else math.inf
 
 
 class _Score:
@@ -119,7 +143,7 @@ class _Score:
         third = xxx - 3 * theta * xxy + 3 * theta**2 * xyy - theta**3 * yyy
         root = math.sqrt(self._groups)
         t = root * (self._a - theta * self._b) / math.sqrt(variance)
-        bent = third / variance**1.5 / root
+        bent = third / (variance * math.sqrt(variance)) / root
         return t + bent * (t * t / 3 + 1 / 6) + bent * bent * t**3 / 27
 
 

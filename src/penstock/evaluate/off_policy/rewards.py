@@ -50,7 +50,8 @@ class Means(RewardModel):
         added = left / np.maximum(taken + self.strength, 1e-12)
 
         def expected(rounds: Logged) -> Floats:
-            return base[np.minimum(rounds.places, len(base) - 1), None] + added
+            found: Floats = base[np.minimum(rounds.places, len(base) - 1), None] + added
+            return found
 
         return expected
 
@@ -60,8 +61,8 @@ class Means(RewardModel):
 class Ridge(RewardModel):
     """Least squares on the context, the action, the position, and the context times the action.
 
-    Context columns are standardised. All but the mean is shrunk, so that an action that was never taken is expected to do
-    as the others do. What is expected stays within the rewards seen.
+    Context columns are standardised. All but the mean is shrunk, so that an action that was never taken is expected to
+    do as the others do. What is expected stays within the rewards seen.
 
     Args:
         penalty: on each squared coefficient, in rounds.
@@ -111,7 +112,7 @@ class Ridge(RewardModel):
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a model expects: `values` (n, K), each row from a fit without its group; `refits` (folds, n, K) is lazy."""
+    """What a model expects: `values` (n, K), each row from a fit without its group; and the fit of each fold."""
 
     values: Floats
     by_fold: tuple[Expected, ...]
