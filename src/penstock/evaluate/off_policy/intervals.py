@@ -32,12 +32,14 @@ def by_group(values: Floats, group: NDArray[np.int64]) -> Floats:
     return np.bincount(group, weights=values, minlength=int(group.max()) + 1).astype(np.float64)
 
 
-def score_interval(a: Floats, b: Floats, *, level: float = 0.95, further: float = 0.0) -> tuple[float, float]:
+def score_interval(
+    a: Floats, b: Floats, *, level: float = 0.95, below: float = 0.0, above: float = 0.0
+) -> tuple[float, float]:
     """The interval of θ = sum(a) / sum(b), from independent groups.
 
     Args:
         a, b: (groups,) what each group adds above and below.
-        further: variance of θ that the groups do not show, such as `unseen` or a model's.
+        below, above: variance of θ that the groups do not show, such as `unseen` or a model's, for either end.
 
     Returns:
         Its ends, infinite where nothing bounds it: fewer than two groups, nothing that varies, or a sum of b that
@@ -52,43 +54,52 @@ def score_interval(a: Floats, b: Floats, *, level: float = 0.95, further: float 
     if groups < 2 or not b.sum() > 0:
         return -math.inf, math.inf
     centre = float(a.sum() / b.sum())
-    score = _Score(a, b, groups, further)
-    step = score.spread(centre)
-    if not step > 0:
+    scores = [_Score(a, b, groups, further) for further in (below, above)]
+    steps = [score.spread(centre) for score in scores]
+    if not min(steps) > 0:
         return -math.inf, math.inf
     wide = student((1 + level) / 2, _freedom(a - centre * b))
-    return _end(score, centre, -step, wide), _end(score, centre, step, -wide)
+    return _end(scores[0], centre, -steps[0], wide), _end(scores[1], centre, steps[1], -wide)
 
 
-def unseen(weight: Floats, residual: Floats) -> float:
+def unseen(weight: Floats, residual: Floats) -> tuple[float, float]:
     """The variance of mean(weight × residual) that rounds fail to show where residuals and large weights are both rare.
 
     Rounds whose weights are within a factor of 2 are looked at together. Their mean squared residual is shrunk towards
     that of the target policy in all, which counts as `_PRIOR` typical residuals; what this adds is returned, never less
-    than 0.
+    than 0. Residuals below 0 and above 0 are looked at apart: what was missed below makes an estimate too high, what
+    was missed above makes it too low.
 
     Args:
         weight, residual: (n,).
 
+    Returns:
+        What is missing for the interval's lower end, and for its upper end.
+
     >>> weight = np.array([1.0] * 99 + [40.0])
     >>> click = np.zeros(100)
     >>> click[:10] = 1.0
-    >>> shown = np.var(weight * click) / 100
-    >>> bool(unseen(weight, click) > 5 * shown)  # a click on the last round was as likely as on any
-    True
+    >>> low, high = unseen(weight, click)
+    >>> low, bool(high > 5 * np.var(weight * click) / 100)  # a click on the last round was as likely as on any
+    (0.0, True)
     """
     pulled = weight > 0
-    w, squared = weight[pulled], residual[pulled] ** 2
+    w, e = weight[pulled], residual[pulled]
+    return _missing(w, np.minimum(e, 0.0), len(weight)), _missing(w, np.maximum(e, 0.0), len(weight))
+
+
+def _missing(w: Floats, residual: Floats, rounds: int) -> float:
+    squared = residual**2
     total = float(np.dot(w, squared))
     if not total > 0:
         return 0.0
-    typical = (total / float(np.dot(w, np.sqrt(squared)))) ** 2
+    typical = (total / float(np.dot(w, np.abs(residual)))) ** 2
     like = np.floor(np.log2(w)).astype(np.int64)
     like -= like.min()
     count, held, spread = (np.bincount(like, weights=part) for part in (np.ones(len(w)), squared, w * w))
     prior = _PRIOR * typical
     smooth = (held + prior) / (count + prior * float(w.sum()) / total)
-    return max(float(np.dot(smooth, spread)) - float(np.dot(w * w, squared)), 0.0) / len(weight) ** 2
+    return max(float(np.dot(smooth, spread)) - float(np.dot(w * w, squared)), 0.0) / rounds**2
 
 
 def student(chance: float, freedom: float) -> float:

@@ -138,10 +138,9 @@ def judge(rounds: Rounds, by: str | Estimator, *, level: float = 0.95) -> Estima
     """One estimator on rounds that `weigh` or `slates` made."""
     chosen: Estimator = get("estimator", by)() if isinstance(by, str) else by
     terms = chosen.terms(rounds)
-    a, b, further = _equation(terms, rounds.group)
-    if not chosen.weighs and rounds.refits is not None:
-        further += _jackknife(rounds.refits)
-    low, high = score_interval(a, b, level=level, further=further)
+    a, b, (below, above) = _equation(terms, rounds.group)
+    model = 0.0 if chosen.weighs or rounds.refits is None else _jackknife(rounds.refits)
+    low, high = score_interval(a, b, level=level, below=below + model, above=above + model)
     total, kept = float(b.sum()), float(terms.weight.sum())
     clipped = 1 - (1 - rounds.clipped) * kept / float(rounds.weight.sum()) if chosen.weighs and kept else rounds.clipped
     return Estimate(
@@ -161,7 +160,7 @@ def judge(rounds: Rounds, by: str | Estimator, *, level: float = 0.95) -> Estima
     )
 
 
-def _equation(terms: Terms, group: NDArray[np.int64]) -> tuple[Floats, Floats, float]:
+def _equation(terms: Terms, group: NDArray[np.int64]) -> tuple[Floats, Floats, tuple[float, float]]:
     """Sums a, b by group so that the estimate θ has sum(a - θ b) = 0 and the terms vary as θ does; and `unseen`."""
     base, weight, residual, normalised = terms
     if not normalised:
@@ -169,7 +168,7 @@ def _equation(terms: Terms, group: NDArray[np.int64]) -> tuple[Floats, Floats, f
         return sums, by_group(np.ones(len(base)), group), unseen(weight, residual)
     middle, scale = float(base.mean()), float(weight.mean())
     if not scale > 0:
-        return np.zeros(0), np.zeros(0), 0.0
+        return np.zeros(0), np.zeros(0), (0.0, 0.0)
     a = weight * residual + middle * weight + scale * (base - middle)
     centred = residual - float(np.dot(weight, residual)) / float(weight.sum())
     return by_group(a, group), by_group(weight, group), unseen(weight / scale, centred)
