@@ -62,7 +62,7 @@ def score_interval(
     return _end(scores[0], centre, -steps[0], wide), _end(scores[1], centre, steps[1], -wide)
 
 
-def unseen(weight: Floats, residual: Floats) -> tuple[float, float]:
+def unseen(weight: Floats, residual: Floats, group: NDArray[np.int64]) -> tuple[float, float]:
     """The variance of mean(weight × residual) that rounds fail to show where residuals and large weights are both rare.
 
     Rounds whose weights are within a factor of 2 are looked at together. Their mean squared residual is shrunk towards
@@ -72,6 +72,7 @@ def unseen(weight: Floats, residual: Floats) -> tuple[float, float]:
 
     Args:
         weight, residual: (n,).
+        group: (n,) integers from 0. As far as the terms of a group go together, what is missing does so too.
 
     Returns:
         What is missing for the interval's lower end, and for its upper end.
@@ -79,13 +80,17 @@ def unseen(weight: Floats, residual: Floats) -> tuple[float, float]:
     >>> weight = np.array([1.0] * 99 + [40.0])
     >>> click = np.zeros(100)
     >>> click[:10] = 1.0
-    >>> low, high = unseen(weight, click)
+    >>> low, high = unseen(weight, click, np.arange(100))
     >>> low, bool(high > 5 * np.var(weight * click) / 100)  # a click on the last round was as likely as on any
     (0.0, True)
     """
     pulled = weight > 0
     w, e = weight[pulled], residual[pulled]
-    return _missing(w, np.minimum(e, 0.0), len(weight)), _missing(w, np.maximum(e, 0.0), len(weight))
+    below, above = (_missing(w, part, len(weight)) for part in (np.minimum(e, 0.0), np.maximum(e, 0.0)))
+    term = weight * residual - float(np.mean(weight * residual))
+    sums, squares = by_group(term, group), float(np.dot(term, term))
+    together = max(float(np.dot(sums, sums)) / squares, 1.0) if squares else 1.0
+    return below * together, above * together
 
 
 def _missing(w: Floats, residual: Floats, rounds: int) -> float:

@@ -141,8 +141,10 @@ def judge(rounds: Rounds, by: str | Estimator, *, level: float = 0.95) -> Estima
     a, b, (below, above) = _equation(terms, rounds.group)
     model = 0.0 if chosen.weighs or rounds.refits is None else _jackknife(rounds.refits)
     low, high = score_interval(a, b, level=level, below=below + model, above=above + model)
-    total, kept = float(b.sum()), float(terms.weight.sum())
-    clipped = 1 - (1 - rounds.clipped) * kept / float(rounds.weight.sum()) if chosen.weighs and kept else rounds.clipped
+    total, weights = float(b.sum()), float(rounds.weight.sum())
+    clipped = rounds.clipped
+    if chosen.weighs and weights:
+        clipped = 1 - (1 - clipped) * float(terms.weight.sum()) / weights
     return Estimate(
         estimator=name_of(chosen),
         value=float(a.sum()) / total if total else math.nan,
@@ -165,13 +167,13 @@ def _equation(terms: Terms, group: NDArray[np.int64]) -> tuple[Floats, Floats, t
     base, weight, residual, normalised = terms
     if not normalised:
         sums = by_group(base + weight * residual, group)
-        return sums, by_group(np.ones(len(base)), group), unseen(weight, residual)
+        return sums, by_group(np.ones(len(base)), group), unseen(weight, residual, group)
     middle, scale = float(base.mean()), float(weight.mean())
     if not scale > 0:
         return np.zeros(0), np.zeros(0), (0.0, 0.0)
     a = weight * residual + middle * weight + scale * (base - middle)
     centred = residual - float(np.dot(weight, residual)) / float(weight.sum())
-    return by_group(a, group), by_group(weight, group), unseen(weight / scale, centred)
+    return by_group(a, group), by_group(weight, group), unseen(weight / scale, centred, group)
 
 
 def _jackknife(refits: Floats) -> float:
