@@ -415,7 +415,7 @@ def ways(order: list[int], rule: ps.explore, k: int) -> dict[tuple[int, ...], np
 
 @pytest.mark.parametrize(("rate", "first"), [(0.0, 1), (0.3, 1), (1.0, 1), (0.5, 2)])
 def test_over_all_lists_that_may_be_logged_the_mean_is_the_truth(rate: float, first: int) -> None:
-    """Where a click depends on an item and those above it, IPS over all lists by their chances is the target's value."""
+    """Where a click depends on an item and those above it, IPS over all lists by chance gives the target's value."""
     logging, target = ps.explore(0.6), ps.explore(rate, first=first)
     clicks = {}
     draw = random.Random(1)
