@@ -272,6 +272,23 @@ def test_what_switching_leaves_out_counts_as_clipped() -> None:
     assert found.clipped == 1
 
 
+def test_a_weight_of_exactly_tau_is_believed() -> None:
+    """Switch-DR keeps w ≤ τ, as its paper has it."""
+    rounds = Rounds(np.ones(4), np.full(4, 2.0), np.arange(4), np.zeros(4), np.zeros(4))
+    assert judge(rounds, off_policy.SwitchDoublyRobust(tau=2.0)).value == 2
+    assert judge(rounds, off_policy.SwitchDoublyRobust(tau=1.9)).value == 0
+
+
+def test_sndr_varies_as_its_model_does_where_the_model_makes_no_error() -> None:
+    """With residuals of 0 and weights of 1 it is the mean over the target, with that mean's interval."""
+    draw = np.random.default_rng(0)
+    reward, whole = draw.random(500), draw.exponential(size=500)
+    rounds = Rounds(reward, np.ones(500), np.arange(500), reward, whole)
+    sndr, dr = judge(rounds, "sndr"), judge(rounds, "dr")
+    assert (sndr.value, sndr.low, sndr.high) == pytest.approx((dr.value, dr.low, dr.high))
+    assert dr.high - dr.low > 0.1
+
+
 def test_a_model_is_not_believed_where_weights_prove_it_wrong() -> None:
     """Chosen by itself, τ keeps every weight under a good overlap, so that Switch-DR is DR there."""
     world = World("even", greed=0.0, explored=0.0, rounds=4_000)
@@ -301,6 +318,34 @@ def test_a_ridge_finds_the_coefficients_of_a_linear_world() -> None:
     found = off_policy.Ridge(penalty=0.01).fit(logged, 4)(logged)
     inside = (truth >= logged.reward.min()) & (truth <= logged.reward.max())
     np.testing.assert_allclose(found[inside], truth[inside], atol=0.01)
+
+
+def test_a_ridge_that_shrinks_without_end_expects_the_mean_of_all_actions() -> None:
+    """The mean itself is not shrunk; an action that was never taken is expected to do as the rest."""
+    logged, _, _ = log(2, n=300)
+    found = off_policy.Ridge(penalty=1e12).fit(logged, 5)(logged)
+    np.testing.assert_allclose(found, logged.reward.mean(), rtol=1e-6)
+
+
+@given(seed=st.integers(0, 1_000), interactions=st.booleans(), penalty=st.floats(0.5, 50))
+def test_a_ridge_is_the_regularised_least_squares_of_its_columns(seed: int, interactions: bool, penalty: float) -> None:
+    """Its expectations are those of the design written out column by column, solved as one augmented least squares."""
+    logged, _, _ = log(seed, n=60)
+    assert logged.context is not None
+    x = (logged.context - logged.context.mean(0)) / logged.context.std(0)
+
+    def columns(i: int, action: int) -> list[float]:
+        own = [1.0, *x[i]] if interactions else [1.0]
+        each = [value * (action == a) for a in range(4) for value in own]
+        return [1.0, *x[i], *(float(logged.places[i] == p) for p in range(logged.places.max() + 1)), *each]
+
+    design = np.array([columns(i, int(logged.action[i])) for i in range(60)])
+    shrink = np.diag([0.0] + [math.sqrt(penalty)] * (design.shape[1] - 1))
+    both, aim = np.vstack([design, shrink]), np.r_[logged.reward, np.zeros(len(shrink))]
+    found = np.linalg.lstsq(both, aim, rcond=None)[0]
+    expected = np.array([[np.dot(columns(i, a), found) for a in range(4)] for i in range(60)])
+    fitted = off_policy.Ridge(penalty=penalty, interactions=interactions).fit(logged, 4)(logged)
+    np.testing.assert_allclose(fitted, np.clip(expected, logged.reward.min(), logged.reward.max()), atol=1e-5)
 
 
 def test_means_are_those_of_the_action_at_the_position() -> None:

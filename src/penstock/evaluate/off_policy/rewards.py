@@ -90,14 +90,19 @@ class Ridge(RewardModel):
 
         common = shared(seen)
         width = common.shape[1]
-        design = np.zeros((len(seen), width + actions * (1 + own)))
-        design[:, :width] = common
-        each = design[:, width:].reshape(len(seen), actions, 1 + own)  # a view
-        each[np.arange(len(seen)), seen.action] = common[:, : 1 + own]
-        gram = design.T @ design
+        gram = np.zeros((width + actions * (1 + own),) * 2)
+        aim = np.zeros(len(gram))
+        gram[:width, :width], aim[:width] = common.T @ common, common.T @ seen.reward
+        for action in range(actions):  # of an action's own columns only its own rounds have any
+            rows = seen.action == action
+            at, part = slice(width + action * (1 + own), width + (action + 1) * (1 + own)), common[rows]
+            gram[:width, at] = part.T @ part[:, : 1 + own]
+            gram[at, :width] = gram[:width, at].T
+            gram[at, at] = gram[: 1 + own, at]
+            aim[at] = part[:, : 1 + own].T @ seen.reward[rows]
         gram[np.diag_indices_from(gram)] += self.penalty + 1e-9
         gram[0, 0] -= self.penalty
-        found = np.linalg.solve(gram, design.T @ seen.reward)
+        found = np.linalg.solve(gram, aim)
         base, rest = found[:width], found[width:].reshape(actions, 1 + own)
 
         def expected(rounds: Logged) -> Floats:
@@ -105,7 +110,8 @@ class Ridge(RewardModel):
                 raise EvaluationError("a model meets the context it was fitted on", got=f"{d} columns then",
                                       remedy="pass the same columns")  # fmt: skip
             common = shared(rounds)
-            return np.clip((common @ base)[:, None] + common[:, : 1 + own] @ rest.T, lowest, highest)
+            every: Floats = (common @ base)[:, None] + common[:, : 1 + own] @ rest.T
+            return np.clip(every, lowest, highest)
 
         return expected
 
