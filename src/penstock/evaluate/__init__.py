@@ -1,5 +1,6 @@
-"""Ranking metrics, their intervals, comparison of candidates, and the training report."""
+"""Ranking metrics, their intervals, comparison of candidates, other policies' worth, and the training report."""
 
+from penstock.evaluate import off_policy
 from penstock.evaluate.checks import EvaluationError
 from penstock.evaluate.classification import average_precision, drawn_by_group, roc_auc
 from penstock.evaluate.compare import Candidate, binned, compare
@@ -24,6 +25,7 @@ __all__ = [
     "hit_rate",
     "mrr",
     "ndcg",
+    "off_policy",
     "paired",
     "rank_in_list",
     "rank_of_positive",

@@ -188,6 +188,24 @@ class Explore(Rule):
         order = np.array([*chosen, *left], np.int64)
         return Slate(slate.items, order, slate.attributes, np.r_[chance, np.zeros(len(left))])
 
+    def chances(self, order: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The chance of showing `shown` (k,) place by place, each given those above it, had `order` (m,) come in.
+
+        0 from the first place on that holds what is not in the order, or stood above already.
+
+        >>> Explore(0.1).chances(np.array([7, 8]), np.array([8, 7])).tolist()
+        [0.05, 1.0]
+        """
+        left = order.tolist()
+        out = np.zeros(len(shown))
+        for place, one in enumerate(shown.tolist()):
+            if one not in left:
+                break
+            rate = self.rate if place + 1 >= self.first else 0.0
+            out[place] = rate / len(left) + (1.0 - rate if left[0] == one else 0.0)
+            left.remove(one)
+        return out
+
 
 def _check_place(name: str, place: int) -> None:
     if place < 1:
