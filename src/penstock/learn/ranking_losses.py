@@ -76,7 +76,7 @@ class Lists:
 
     def sums(self, values: Floats) -> Floats:
         """The sum of `values` (n,) over each list, (R,)."""
-        return np.bincount(self.owner, values, len(self.groups))
+        return _summed(self.owner, values, len(self.groups))
 
     @cached_property
     def lower(self) -> Pairs:
@@ -262,7 +262,7 @@ def objective(loss: RankingLoss, lists: Lists, least: float = 1e-6) -> Callable[
 
 def _values(score: Floats, lists: Lists, pairs: Pairs, worth: Floats) -> Floats:
     each = worth * np.logaddexp(0.0, score[pairs.other] - score[pairs.first])
-    return np.bincount(lists.owner[pairs.first], each, len(lists.groups))
+    return _summed(lists.owner[pairs.first], each, len(lists.groups))
 
 
 def _slopes(score: Floats, pairs: Pairs, worth: Floats) -> tuple[Floats, Floats]:
@@ -271,8 +271,12 @@ def _slopes(score: Floats, pairs: Pairs, worth: Floats) -> tuple[Floats, Floats]
     wrong = np.where(gap >= 0, small, 1.0) / (1.0 + small)
     pull, bend = worth * wrong, worth * wrong * (1 - wrong)
     n = len(score)
-    gradient = np.bincount(pairs.other, pull, n) - np.bincount(pairs.first, pull, n)
-    return gradient, np.bincount(pairs.other, bend, n) + np.bincount(pairs.first, bend, n)
+    gradient = _summed(pairs.other, pull, n) - _summed(pairs.first, pull, n)
+    return gradient, _summed(pairs.other, bend, n) + _summed(pairs.first, bend, n)
+
+
+def _summed(place: NDArray[np.int64], values: Floats, size: int) -> Floats:
+    return np.asarray(np.bincount(place, values, size), np.float64)
 
 
 def _known(others: str) -> None:
