@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.errors import ReleaseError
+from penstock.learn.ranking_losses import LambdaPairwise, Lists, objective
 from penstock.learn.recipe import Candidates, LambdaRank
 from penstock.learn.scorer import Scorer
+
+_TOP = 20
+"""Places of a list that count in training."""
 
 if TYPE_CHECKING:  # it takes two seconds to import, which commands that fit and score nothing need not wait for
     import lightgbm
@@ -109,20 +113,30 @@ def load(folder: Path, saved: dict[str, Any], lasting: Sequence[int] = ()) -> Mo
 def fit_trees(
     rank: LambdaRank,
     rows: NDArray[np.float32],
-    positive: NDArray[np.bool_],
+    gain: NDArray[np.float64],
     groups: NDArray[np.int64],
     names: Sequence[str],
+    weight: NDArray[np.float64] | None = None,
 ) -> Trees:
-    """Fits the ranker on rows (n, features), their labels (n,) and the sizes of the requests' groups."""
+    """Fits the ranker on rows (n, features), what came of them (n,), and the sizes of the requests' groups.
+
+    Args:
+        weight: what each row's gain counts, (n,): inverse propensities. LightGBM weighs rows, not pairs, so that with
+            them the loss is `LambdaPairwise`, in its form that is unbiased.
+    """
     import lightgbm
 
-    data = lightgbm.Dataset(rows, positive.astype(np.int8), group=groups, feature_name=[_plain(n) for n in names])
-    parameters = {
-        "objective": "lambdarank",
+    levels, label = np.unique(gain, return_inverse=True)
+    if not len(levels) or levels[0] > 0:  # label 0 is what nothing came of
+        levels, label = np.r_[0.0, levels], label + 1
+    data = lightgbm.Dataset(rows, label.astype(np.int8), group=groups, feature_name=[_plain(n) for n in names])
+    loss = LambdaPairwise(top=_TOP, others="all")
+    parameters: dict[str, Any] = {
+        "objective": "lambdarank" if weight is None else objective(loss, Lists(gain, groups, weight)),
         "num_leaves": rank.leaves,
         "learning_rate": rank.learning_rate,
         "min_data_in_leaf": rank.min_leaf,
-        "lambdarank_truncation_level": 20,
+        "lambdarank_truncation_level": _TOP,
         # Two threads gain a second here, and lose half a minute where another process wants a core.
         "num_threads": 1,
         "seed": rank.seed,
@@ -130,6 +144,8 @@ def fit_trees(
         "force_row_wise": True,
         "verbose": -1,
     }
+    if levels.tolist() != [0.0, 1.0]:  # which are LightGBM's own
+        parameters["label_gain"] = levels.tolist()
     return Trees(lightgbm.train(parameters, data, rank.trees))
 
 
