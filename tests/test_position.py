@@ -110,17 +110,29 @@ def test_affine_gains_are_unbiased_where_trust_adds_clicks() -> None:
             assert gain == pytest.approx(want, abs=0.02)
 
 
-@pytest.mark.parametrize("estimate", [by_shuffles, by_harvest, lambda clicks: by_em(clicks).examination])
-def test_intervals_hold_the_truth_as_often_as_they_say(estimate: Callable[[Clicks], Examination]) -> None:
+@pytest.mark.parametrize(
+    ("estimate", "shuffled"), [(by_shuffles, 1.0), (by_harvest, 0.0), (lambda clicks: by_em(clicks).examination, 0.0)]
+)
+def test_intervals_hold_the_truth_as_often_as_they_say(
+    estimate: Callable[[Clicks], Examination], shuffled: float
+) -> None:
     """95 % intervals of nine positions in forty repeats: from 91 to 99 % hold it."""
     truth = WORLD.examination(WIDTH)[1:]
     inside = []
     for seed in range(40):
         # Many clicks a pair: the click model's own bias at few is not what is judged here.
-        shown = seen(WORLD, 8_000, seed=seed, queries=20, shuffled=1.0)
+        shown = seen(WORLD, 8_000, seed=seed, queries=20, shuffled=shuffled)
         bounds = estimate(clicks_of(shown)).interval()[1:]
         inside.append((bounds[:, 0] <= truth) & (truth <= bounds[:, 1]))
     assert 0.91 <= np.mean(inside) <= 0.99
+
+
+def test_clicks_of_a_session_are_not_taken_to_be_independent() -> None:
+    """Shoppers who click all or nothing leave no doubt that two positions are looked at alike, though rates vary."""
+    clicked = np.repeat(np.random.default_rng(0).random((500, 1)) < 0.3, 3, axis=1)
+    found = by_shuffles(Clicks.of_slates(np.tile(np.arange(3), (500, 1)), clicked))
+    assert found.probability.tolist() == [1, 1, 1]
+    np.testing.assert_allclose(found.error, 0, atol=1e-6)
 
 
 def test_harvest_needs_no_relevance_where_pairs_are_seldom_seen() -> None:

@@ -120,19 +120,22 @@ def fit_trees(
 ) -> Trees:
     """Fits the ranker on rows (n, features), what came of them (n,), and the sizes of the requests' groups.
 
+    A single goal without weights is LightGBM's LambdaRank, which gives every list the same say. Gains that differ and
+    weights are to be worth the same in every list, and LightGBM would weigh rows, not pairs: there the loss is
+    `LambdaPairwise`, in its form that is unbiased.
+
     Args:
-        weight: what each row's gain counts, (n,): inverse propensities. LightGBM weighs rows, not pairs, so that with
-            them the loss is `LambdaPairwise`, in its form that is unbiased.
+        weight: what each row's gain counts, (n,): inverse propensities.
     """
     import lightgbm
 
-    levels, label = np.unique(gain, return_inverse=True)
-    if not len(levels) or levels[0] > 0:  # label 0 is what nothing came of
-        levels, label = np.r_[0.0, levels], label + 1
-    data = lightgbm.Dataset(rows, label.astype(np.int8), group=groups, feature_name=[_plain(n) for n in names])
+    single = weight is None and bool(np.isin(gain, (0.0, 1.0)).all())
+    data = lightgbm.Dataset(
+        rows, (gain > 0).astype(np.int8), group=groups, feature_name=[_plain(n) for n in names]
+    )  # fmt: skip
     loss = LambdaPairwise(top=_TOP, others="all")
     parameters: dict[str, Any] = {
-        "objective": "lambdarank" if weight is None else objective(loss, Lists(gain, groups, weight)),
+        "objective": "lambdarank" if single else objective(loss, Lists(gain, groups, weight)),
         "num_leaves": rank.leaves,
         "learning_rate": rank.learning_rate,
         "min_data_in_leaf": rank.min_leaf,
@@ -144,8 +147,6 @@ def fit_trees(
         "force_row_wise": True,
         "verbose": -1,
     }
-    if levels.tolist() != [0.0, 1.0]:  # which are LightGBM's own
-        parameters["label_gain"] = levels.tolist()
     return Trees(lightgbm.train(parameters, data, rank.trees))
 
 
