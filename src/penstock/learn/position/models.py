@@ -13,7 +13,7 @@ from penstock.learn.position.clicks import Clicks, Examination, Floats, check_fi
 Relevance = Callable[[Floats, Floats], Floats]
 """Of P targets from 0 to 1 and their weights, (P,) each, the relevance (P,) that a model of the pairs expects."""
 
-_SURE = 1e-6
+_SURE, _LEAST_NOISE = 1e-6, 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +155,11 @@ class _Model:
         """Chances stay inside (0, 1); the fixed ones stay as they are."""
         out = np.clip(x, _SURE, 1 - _SURE)
         out[0] = 1.0
-        out[self.width : self.shared] = np.clip(x[self.width : self.shared], 0.0, 1 - _SURE)
+        # From no noise at all, no step leads away: an extrapolation must not end there.
+        least = _LEAST_NOISE if self.trust else 0.0
+        out[self.width : self.shared] = np.clip(x[self.width : self.shared], least, 1 - _SURE)
+        if self.trust:
+            out[self.shared - 1] = self.last_noise
         return np.asarray(out, np.float64)
 
     def likelihood(self, x: Floats) -> float:
@@ -205,7 +209,7 @@ def _errors(shown: Floats, look: Floats, noise: Floats, liked: Floats, trust: bo
     kept[0] = False
     if trust:
         # Noise at its bound is not estimated either, and nothing is said of its error.
-        kept[width:] &= noise > 2 * _SURE
+        kept[width:] &= noise > 2 * _LEAST_NOISE
         kept[-1] = False
     out = np.full(size, np.nan)
     out[0] = 0.0
