@@ -73,6 +73,18 @@ def test_each_list_has_the_loss_of_a_double_loop(loss: RankingLoss, seed: int, t
         assert found[r] == pytest.approx(want, rel=1e-9, abs=1e-9)
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), long=st.sampled_from([0, 100]))
+def test_places_are_counted_within_each_list(seed: int, long: int) -> None:
+    """Lists of like lengths and one that is far longer than the rest: the number of better rows, ties by order."""
+    rng = np.random.default_rng(seed)
+    groups = np.r_[rng.integers(1, 7, 6), rng.integers(1, 3) + long]
+    score = rng.integers(0, 4, groups.sum()).astype(float)
+    found = Lists(np.zeros(len(score)), groups).places(score)
+    for a, b in pairwise(np.r_[0, np.cumsum(groups)].tolist()):
+        assert (found[a:b] + 1).tolist() == places(score[a:b].tolist())
+
+
 @EVERY
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6))

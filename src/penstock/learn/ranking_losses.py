@@ -21,6 +21,7 @@ from penstock.types import Array
 
 Floats = NDArray[np.float64]
 Others = Literal["lower", "all"]
+_WASTE = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,25 @@ class Lists:
     def start(self) -> NDArray[np.int64]:
         """Each list's first row, (R,)."""
         return np.cumsum(self.groups) - self.groups
+
+    @cached_property
+    def step(self) -> NDArray[np.int64]:
+        """Each row's number in its list, from 0, (n,)."""
+        return np.arange(len(self.gain)) - self.start[self.owner]
+
+    def places(self, score: Array) -> NDArray[np.int64]:
+        """Each row's place from 0 in its list by falling score, equal scores in the order of the rows, (n,)."""
+        n, width = len(score), int(self.groups.max(initial=0))
+        if len(self.groups) * width > _WASTE * n:
+            place = np.empty(n, np.int64)
+            place[np.lexsort((-score, self.owner))] = self.step
+            return place
+        # Many short sorts take a fraction of a long one.
+        table = np.full((len(self.groups), width), np.inf)
+        table[self.owner, self.step] = -score
+        order, places = np.argsort(table, axis=1, kind="stable"), np.empty(table.shape, np.int64)
+        np.put_along_axis(places, order, np.arange(width)[None], axis=1)
+        return places[self.owner, self.step]
 
     def sums(self, values: Floats) -> Floats:
         """The sum of `values` (n,) over each list, (R,)."""
@@ -208,9 +228,7 @@ class LambdaPairwise(RankingLoss):
 
     def _discount(self, score: Array, lists: Lists) -> Floats:
         """What each row's place counts, (n,)."""
-        order = np.lexsort((-score, lists.owner))
-        place = np.empty(len(score), np.int64)
-        place[order] = np.arange(len(score)) - lists.start[lists.owner]
+        place = lists.places(score)
         return np.where(place < self.top, 1.0 / np.log2(place + 2.0), 0.0)
 
 
