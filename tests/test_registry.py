@@ -19,6 +19,7 @@ from penstock.aggregates import Aggregate
 from penstock.errors import DefinitionError, NotFoundError
 from penstock.learn.classify import Classifier, Logistic
 from penstock.learn.losses import CalibratedList, ContrastiveMargin, ExpectedCost, Focal, Goals, LogLoss, SampledSoftmax
+from penstock.learn.losses.ranking import LambdaPairwise, ListSoftmax, Pairwise
 from penstock.registry import fingerprint, from_spec, get, kinds, names, registered, to_spec
 from penstock.retrieve import Source
 from penstock.serve.rerank import Rule
@@ -75,8 +76,11 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("ranker", "lambda_rank"): ps.LambdaRank(
         goal=BUYS, request={"type": col("A.b"), "kind": ps.request(col("now").dt.hour()), "expr": col("c")}, trees=7,
         leaves=5, learning_rate=0.05, min_leaf=3, negatives=9, examples="shown", window="2d", labels="5d", valid="2d",
-        most_labels=70, tolerance=0.1, seed=5,
+        most_labels=70, tolerance=0.1, seed=5, position_bias="harvest", most_weight=9.0,
     ),
+    ("ranking_loss", "lambda_pairwise"): LambdaPairwise(top=5, others="all", normalised=True),
+    ("ranking_loss", "list_softmax"): ListSoftmax(),
+    ("ranking_loss", "pairwise"): Pairwise(others="all"),
     ("request", "request"): ps.request(col("now").dt.hour()),
     ("rule", "block"): ps.block("a", "b", field="brand"),
     ("rule", "cap"): ps.cap("brand", most=3),

@@ -153,6 +153,45 @@ def test_without_position_bias_every_position_is_looked_at() -> None:
     np.testing.assert_array_equal(World(position_bias=0.0).examination(5), np.ones(5))
 
 
+def test_impressions_show_each_rankers_best_and_are_clicked_as_the_truth_says(world: World) -> None:
+    """Slates hold the highest scores in their order unless shuffled; clicks follow examination times relevance."""
+    rng = np.random.default_rng(4)
+    users, candidates = rng.integers(world.shoppers, size=30), rng.integers(world.items, size=(30, 12))
+    scores = rng.normal(size=(2, 30, 12))
+    seen = world.impressions(users, candidates, scores, rng, sessions=40_000, positions=6, shuffled=0.25)
+    assert len(seen) == 40_000
+    np.testing.assert_array_equal(seen.user, users[seen.query])
+    assert seen.shuffled.mean() == pytest.approx(0.25, abs=0.01)
+    for i in range(200):
+        order = np.argsort(-scores[seen.ranker[i], seen.query[i]], kind="stable")[:6]
+        want = candidates[seen.query[i], order]
+        if seen.shuffled[i]:
+            assert sorted(seen.slate[i]) == sorted(want)
+        else:
+            np.testing.assert_array_equal(seen.slate[i], want)
+    truth = world.true_click_probability(seen.user, seen.slate)
+    np.testing.assert_allclose(seen.clicked.mean(axis=0), truth.mean(axis=0), rtol=0.08)
+    best = candidates[seen.query, np.argmax(scores, axis=2)[seen.ranker, seen.query]]
+    first = (seen.slate[:, 0] == best)[seen.shuffled]
+    assert first.mean() == pytest.approx(1 / 6, abs=0.02)  # chance, not the scores, says what stands first
+    with pytest.raises(DefinitionError, match="every position a candidate"):
+        world.impressions(users, candidates, scores, rng, sessions=1, positions=13)
+
+
+def test_trust_adds_clicks_by_position_and_leaves_events_as_they_are(world: World) -> None:
+    """What is looked at is clicked with relevance + (1 − relevance) · noise; the traffic has the same bytes."""
+    trusting = dataclasses.replace(world, trust=0.4)
+    np.testing.assert_allclose(trusting.trust_noise(3), [0.4, 0.1, 0.4 / 9])
+    rng = np.random.default_rng(2)
+    users, slates = rng.integers(world.shoppers, size=40_000), rng.integers(world.items, size=(40_000, 4))
+    relevance = world.relevance(users[:, None], slates)
+    want = world.examination(4) * (relevance + (1 - relevance) * trusting.trust_noise(4))
+    np.testing.assert_allclose(trusting.true_click_probability(users, slates), want)
+    np.testing.assert_allclose(trusting.clicks(users, slates, rng).mean(axis=0), want.mean(axis=0), rtol=0.08)
+    small = World(seed=3, shoppers=50, items=100, days=2)
+    assert raw(dataclasses.replace(small, trust=0.4).events()) == raw(small.events())
+
+
 def test_a_shopper_answers_a_slate_by_id_as_the_truth_says(world: World, traffic: Traffic) -> None:
     rng = np.random.default_rng(1)
     shown = ["p-00003", "p-00200", "p-00890"]

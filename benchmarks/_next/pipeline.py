@@ -125,7 +125,7 @@ class Pipeline:
                 groups.append(len(items))
         say(f"{sum(groups):,} rows, {len(groups) / max(len(asked), 1):.1%} of answers among the candidates")
         self.trees = fit_trees(
-            self.rank, np.concatenate(parts), np.concatenate(positive), np.array(groups), self.names
+            self.rank, np.concatenate(parts), np.concatenate(positive).astype(float), np.array(groups), self.names
         )  # fmt: skip
         return self.trees
 

@@ -6,6 +6,8 @@ from penstock.learn.costs import ACTIONS, Action, Costs, Price
 from penstock.learn.dataset import Dataset, Labels, Replay
 from penstock.learn.impressions import Asks, Impressions, Outcomes, Shown, join_outcomes
 from penstock.learn.models import Model, SourceOrder, Trees, fit_trees, load, prepare
+from penstock.learn.position import Examination
+from penstock.learn.propensity import examination
 from penstock.learn.recipe import Candidates, LambdaRank, Recipe, check_group, popular_lists, retrieve
 from penstock.learn.sequence.source import Attention
 from penstock.learn.verdict import Outcome, VerdictRecipe, outcome
@@ -15,7 +17,8 @@ attention = Attention
 
 __all__ = [
     "ACTIONS", "Acted", "Action", "Asks", "Attention", "Candidates", "Cases", "Classifier", "Costs", "Dataset",
-    "FittedClassifier", "Impressions", "Labels", "LambdaRank", "Logistic", "Model", "Outcome", "Outcomes", "Price",
-    "Recipe", "Replay", "Shown", "SourceOrder", "Trees", "Trials", "VerdictModel", "VerdictRecipe", "attention",
-    "check_group", "fit_trees", "join_outcomes", "load", "outcome", "popular_lists", "prepare", "retrieve",
+    "Examination", "FittedClassifier", "Impressions", "Labels", "LambdaRank", "Logistic", "Model", "Outcome",
+    "Outcomes", "Price", "Recipe", "Replay", "Shown", "SourceOrder", "Trees", "Trials", "VerdictModel",
+    "VerdictRecipe", "attention", "check_group", "examination", "fit_trees", "join_outcomes", "load", "outcome",
+    "popular_lists", "prepare", "retrieve",
 ]  # fmt: skip

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from penstock.engines import BatchEngine
 from penstock.errors import ReleaseError
 from penstock.features.assemble import Read, Requests
-from penstock.features.columns import check_element_wise, matches
+from penstock.features.columns import check_element_wise
 from penstock.features.plan import Plan
 from penstock.features.view import View
-from penstock.learn.impressions import Asks, Impressions, join_outcomes
+from penstock.learn.impressions import Asks, Impressions, join_outcomes, worths
 from penstock.learn.recipe import Candidates, Recipe, popular_lists, retrieve
 from penstock.retrieve import History, Index, Popular, Popularity, PopularLists, Query
 from penstock.types import Array, Micros, Progress, Rows, Strings
@@ -24,17 +24,18 @@ from penstock.types import Array, Micros, Progress, Rows, Strings
 class Labels:
     """R moments of decision and the item that came next: (R,) columns, in offset order.
 
-    The events themselves are not below what was `known`.
+    The events themselves are not below what was `known`. `gain` (R,) is what each is worth to the goal.
     """
 
     asks: Asks
     item: NDArray[np.uint32]
+    gain: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.item)
 
     def take(self, index: Array) -> Labels:
-        return Labels(self.asks.take(index), self.item[index])
+        return Labels(self.asks.take(index), self.item[index], self.gain[index])
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Dataset:
     """Candidate rows of many requests, request after request.
 
     `rows` (n, features) float32; `owner` (n,) is each row's request; `positive` (n,) marks the item that came
-    next; `groups` (R,) counts the rows of each request.
+    next; `groups` (R,) counts the rows of each request. `gain` (n,) is what came of each row, in the goal's worth;
+    `place` (n,) the position from 0 at which a decision showed it, -1 where none did.
     """
 
     rows: NDArray[np.float32]
@@ -50,6 +52,8 @@ class Dataset:
     positive: NDArray[np.bool_]
     groups: NDArray[np.int64]
     candidates: Sequence[Candidates]
+    gain: NDArray[np.float64]
+    place: NDArray[np.int64]
 
 
 class Replay:
@@ -78,12 +82,13 @@ class Replay:
         check_element_wise(recipe.rank.filter, recipe.views[0].schema, f"{recipe.name}.goal")
         at = np.flatnonzero((rows.time >= start) & (rows.time < stop))
         part = rows.take(at)
-        counts = matches(recipe.rank.filter, part, recipe.views[0].schema, self.strings)
-        counts = counts & (part.fields[recipe.by] != 0) & (part.fields[recipe.item] != 0)
-        at = at[counts]
+        worth = worths(recipe, part, self.strings)
+        counts = (worth > 0) & (part.fields[recipe.by] != 0) & (part.fields[recipe.item] != 0)
+        at, worth = at[counts], worth[counts]
         context = {name: rows.fields[name][at] for name in recipe.context}
         now = np.maximum(rows.time[at], self._newest[at])
-        return Labels(Asks(rows.fields[recipe.by][at], now, rows.offset[at], context), rows.fields[recipe.item][at])
+        asks = Asks(rows.fields[recipe.by][at], now, rows.offset[at], context)
+        return Labels(asks, rows.fields[recipe.item][at], worth)
 
     def fit(self, before: int) -> dict[str, Index]:
         """The indexes of the recipe's sources, learned from the events below an offset."""
@@ -119,7 +124,8 @@ class Replay:
             random = np.random.default_rng(seed)
             sampled = [_sample(c, p, negatives, random) for c, p in zip(found, positives, strict=True)]
             found, positives = [c for c, _ in sampled], [p for _, p in sampled]
-        return self._rows(labels.asks, opened, found, positives)
+        gains = [p * worth for p, worth in zip(positives, labels.gain.tolist(), strict=True)]
+        return self._rows(labels.asks, opened, found, gains)
 
     def judge(
         self,
@@ -129,6 +135,7 @@ class Replay:
         window: Micros,
         as_of: Micros,
         progress: Progress | None = None,
+        every: bool = False,
     ) -> Dataset:
         """The rows of items that were shown, marked by what came of them.
 
@@ -139,23 +146,31 @@ class Replay:
             shown: what decisions showed.
             window: how long after being shown an item an event still counts as its outcome, microseconds.
             as_of: the moment of training, microseconds; what arrived later is not known.
+            every: keep all decisions, and only items whose window has closed, for asking how often something came.
         """
         rows = {self.recipe.stream: self.rows}
         came = join_outcomes(shown.flat(), self.recipe, rows, self.strings, window=window, as_of=as_of)
-        useful = np.unique(shown.owner[came.positive])
+        known = came.mature if every else came.positive | came.mature
+        useful = np.unique(shown.owner[known if every else came.positive])
         asks = shown.asks.take(useful)
         opened = self._open(asks)
-        found, positives = [], []
+        found, gains, places = [], [], []
         edges = np.searchsorted(shown.owner, np.arange(len(shown.asks) + 1))
         for one, candidates in zip(useful.tolist(), self._candidates(asks, opened, indexes, progress), strict=True):
             at = np.arange(edges[one], edges[one + 1])
-            at = at[(came.positive | came.mature)[at]]
+            first, at = edges[one], at[known[at]]
             found.append(candidates.of(shown.item[at]))
-            positives.append(came.positive[at])
-        return self._rows(asks, opened, found, positives)
+            gains.append(came.gain[at])
+            places.append(at - first)
+        return self._rows(asks, opened, found, gains, places)
 
     def _rows(
-        self, asks: Asks, opened: Requests, found: list[Candidates], positives: list[NDArray[np.bool_]]
+        self,
+        asks: Asks,
+        opened: Requests,
+        found: list[Candidates],
+        gains: list[NDArray[np.float64]],
+        places: list[NDArray[np.int64]] | None = None,
     ) -> Dataset:
         recipe = self.recipe
         groups = np.array([len(c.items) for c in found], np.int64)
@@ -163,7 +178,9 @@ class Replay:
         items = np.concatenate([np.zeros(0, np.uint32), *(c.items for c in found)])
         scores = np.concatenate([np.zeros((0, len(recipe.assembler.scores))), *(c.scores for c in found)])
         rows = recipe.assembler.matrix(self.read(asks), opened, owner, items, scores).rows
-        return Dataset(rows.astype(np.float32), owner, np.concatenate([np.zeros(0, bool), *positives]), groups, found)
+        gain = np.concatenate([np.zeros(0), *gains])
+        place = np.full(len(gain), -1) if places is None else np.concatenate([np.zeros(0, np.int64), *places])
+        return Dataset(rows.astype(np.float32), owner, gain > 0, groups, found, gain, place)
 
     def candidates(self, labels: Labels, indexes: Mapping[str, Index]) -> list[Candidates]:
         """What each label's request would have found, without features."""

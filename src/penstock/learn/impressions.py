@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.features.columns import matches
+from penstock.learn.position import Clicks
 from penstock.learn.recipe import Recipe
 from penstock.types import Array, Micros, Rows, Strings
 
@@ -42,16 +43,41 @@ class Impressions:
     owner: NDArray[np.int64]
     item: NDArray[np.uint32]
 
+    @property
+    def place(self) -> NDArray[np.int64]:
+        """Each item's position in its answer, from 0, (n,)."""
+        return np.arange(len(self.owner)) - np.searchsorted(self.owner, self.owner)
+
+    def take(self, decisions: NDArray[np.int64]) -> Impressions:
+        """Those of some decisions, by ascending places."""
+        place = np.full(len(self.asks), -1)
+        place[decisions] = np.arange(len(decisions))
+        mine = place[self.owner] >= 0
+        return Impressions(self.asks.take(decisions), place[self.owner[mine]], self.item[mine])
+
     def flat(self) -> Shown:
         """A row an item."""
         return Shown(self.asks.key[self.owner], self.item, self.asks.now[self.owner])
 
     def between(self, start: Micros, stop: Micros) -> Impressions:
         """Those of decisions with start ≤ now < stop, microseconds."""
-        kept = (self.asks.now >= start) & (self.asks.now < stop)
-        place = np.cumsum(kept) - 1
-        mine = kept[self.owner]
-        return Impressions(self.asks.take(np.flatnonzero(kept)), place[self.owner[mine]], self.item[mine])
+        return self.take(np.flatnonzero((self.asks.now >= start) & (self.asks.now < stop)))
+
+    def clicks(self, came: Outcomes) -> Clicks | None:
+        """What the positions of these items tell: those whose outcome is final. A pair is a shopper and an item.
+
+        Args:
+            came: what came of each.
+
+        Returns:
+            None where nothing is final.
+        """
+        kept = np.flatnonzero(came.mature)
+        if not len(kept):
+            return None
+        owner = self.owner[kept]
+        pair = _pack(self.asks.key[owner], self.item[kept]).astype(np.int64)
+        return Clicks(owner, pair, self.place[kept], came.positive[kept])
 
 
 @dataclass(frozen=True)
@@ -69,12 +95,14 @@ class Outcomes:
 
     `positive`: the goal followed inside the attribution window and had arrived by the time asked about.
     `mature`: the window had closed by then, so that a negative is one. `delay` is from showing to the
-    arrival of the outcome, in microseconds, -1 where there is none.
+    arrival of the outcome, in microseconds, -1 where there is none. `gain` is what the best of the events that
+    followed in time is worth, 1 for a single goal, 0 where there is none.
     """
 
     positive: NDArray[np.bool_]
     mature: NDArray[np.bool_]
     delay: NDArray[np.int64]
+    gain: NDArray[np.float64]
 
 
 def join_outcomes(
@@ -91,21 +119,40 @@ def join_outcomes(
     """
     n = len(shown.key)
     part = rows.get(recipe.stream)
-    delay = np.full(n, -1, np.int64)
+    delay, gain = np.full(n, -1, np.int64), np.zeros(n)
     if part is not None and len(part) and n:
-        hit = matches(recipe.rank.filter, part, recipe.views[0].schema, strings) & (part.arrived <= as_of)
+        worth = worths(recipe, part, strings)
+        hit = (worth > 0) & (part.arrived <= as_of)
         hit &= (part.fields[recipe.by] != 0) & (part.fields[recipe.item] != 0)
-        part = part.take(np.flatnonzero(hit))
+        part, worth = part.take(np.flatnonzero(hit)), worth[hit]
+        delay = _delays(shown, recipe, part, window)
+        for level in np.unique(worth).tolist():
+            reached = _delays(shown, recipe, part.take(np.flatnonzero(worth == level)), window) >= 0
+            gain[reached] = level
+    return Outcomes(delay >= 0, shown.time + window <= as_of, delay, gain)
+
+
+def worths(recipe: Recipe, rows: Rows, strings: Strings) -> NDArray[np.float64]:
+    """What each event is worth to the goal, (n,): 0 where it does not match."""
+    out = np.zeros(len(rows))
+    for goal, worth in recipe.rank.grades:
+        out[matches(goal, rows, recipe.views[0].schema, strings)] = worth
+    return out
+
+
+def _delays(shown: Shown, recipe: Recipe, part: Rows, window: Micros) -> NDArray[np.int64]:
+    """From each showing to the arrival of the first of these events that follows within `window`, -1 for none."""
+    delay = np.full(len(shown.key), -1, np.int64)
+    if len(part):
         pair = _pack(part.fields[recipe.by], part.fields[recipe.item])
         order = np.lexsort((part.time, pair))
         pair, time, arrived = pair[order], part.time[order], part.arrived[order]
         wanted = _pack(shown.key, shown.item)
         at = _after(pair, time, wanted, shown.time)
-        inside = np.minimum(at, max(len(pair) - 1, 0))
-        if len(pair):
-            found = (at < len(pair)) & (pair[inside] == wanted) & (time[inside] <= shown.time + window)
-            delay[found] = (arrived[inside] - shown.time)[found]
-    return Outcomes(delay >= 0, shown.time + window <= as_of, delay)
+        inside = np.minimum(at, len(pair) - 1)
+        found = (at < len(pair)) & (pair[inside] == wanted) & (time[inside] <= shown.time + window)
+        delay[found] = (arrived[inside] - shown.time)[found]
+    return delay
 
 
 def _pack(a: Array, b: Array) -> NDArray[np.uint64]:

@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.errors import ReleaseError
+from penstock.learn.losses.ranking import LambdaPairwise, Lists, objective
 from penstock.learn.recipe import Candidates, LambdaRank
 from penstock.learn.scorer import Scorer
+
+_TOP = 20
+"""Places of a list that count in training."""
 
 if TYPE_CHECKING:  # it takes two seconds to import, which commands that fit and score nothing need not wait for
     import lightgbm
@@ -109,20 +113,33 @@ def load(folder: Path, saved: dict[str, Any], lasting: Sequence[int] = ()) -> Mo
 def fit_trees(
     rank: LambdaRank,
     rows: NDArray[np.float32],
-    positive: NDArray[np.bool_],
+    gain: NDArray[np.float64],
     groups: NDArray[np.int64],
     names: Sequence[str],
+    weight: NDArray[np.float64] | None = None,
 ) -> Trees:
-    """Fits the ranker on rows (n, features), their labels (n,) and the sizes of the requests' groups."""
+    """Fits the ranker on rows (n, features), what came of them (n,), and the sizes of the requests' groups.
+
+    A single goal without weights is LightGBM's LambdaRank, which gives every list the same say. Gains that differ and
+    weights are to be worth the same in every list, and LightGBM would weigh rows, not pairs: there the loss is
+    `LambdaPairwise`, in its form that is unbiased.
+
+    Args:
+        weight: what each row's gain counts, (n,): inverse propensities.
+    """
     import lightgbm
 
-    data = lightgbm.Dataset(rows, positive.astype(np.int8), group=groups, feature_name=[_plain(n) for n in names])
-    parameters = {
-        "objective": "lambdarank",
+    single = weight is None and bool(np.isin(gain, (0.0, 1.0)).all())
+    data = lightgbm.Dataset(
+        rows, (gain > 0).astype(np.int8), group=groups, feature_name=[_plain(n) for n in names]
+    )  # fmt: skip
+    loss = LambdaPairwise(top=_TOP, others="all")
+    parameters: dict[str, Any] = {
+        "objective": "lambdarank" if single else objective(loss, Lists(gain, groups, weight)),
         "num_leaves": rank.leaves,
         "learning_rate": rank.learning_rate,
         "min_data_in_leaf": rank.min_leaf,
-        "lambdarank_truncation_level": 20,
+        "lambdarank_truncation_level": _TOP,
         # Two threads gain a second here, and lose half a minute where another process wants a core.
         "num_threads": 1,
         "seed": rank.seed,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +31,8 @@ class LambdaRank:
     """A LightGBM ranker trained with LambdaRank (Burges, 2010) on what shoppers did next.
 
     Args:
-        goal: the events to predict: a value of the field ``kind``, or an element-wise filter.
+        goal: the events to predict: a value of the field ``kind``, an element-wise filter, or several kinds with what
+            each is worth: ``{"view": 0.1, "cart": 0.3, "buy": 1.0}``. An item is worth the best that came of it.
         views: whose features it sees.
         request: further columns computed at request time, by name.
         trees, leaves, learning_rate, min_leaf: of the boosted trees.
@@ -38,6 +40,10 @@ class LambdaRank:
         examples: what it learns from: ``"next"``, the events that came next, each as if a decision had been asked
             just before; or ``"shown"``, what decisions showed and what came of it.
         window: with ``"shown"``, how long after being shown an item an event still counts as its outcome.
+        position_bias: with ``"shown"``, outcomes weigh one over how likely their position is looked at, so that what
+            stood high is not favoured for that; estimated from the decision log by ``"harvest"`` (items that a
+            shopper was shown at several positions) or ``"em"`` (a click model beside a model of relevance).
+        most_weight: the most that an outcome weighs so.
         labels: how far back the training labels reach, before the validation span.
         valid: the newest span, held out to choose between rankers.
         most_labels: labels drawn at random from each span of length `valid`.
@@ -45,7 +51,7 @@ class LambdaRank:
         seed: of every random draw.
     """
 
-    goal: str | pl.Expr
+    goal: str | pl.Expr | Mapping[str, float]
     views: tuple[View, ...] = ()
     request: Mapping[str, Request | pl.Expr] = field(default_factory=dict)
     trees: int = 100
@@ -60,6 +66,8 @@ class LambdaRank:
     most_labels: int = 4_000
     tolerance: float = 0.02
     seed: int = 1
+    position_bias: Literal["harvest", "em"] | None = None
+    most_weight: float = 20.0
 
     def __post_init__(self) -> None:
         for span in (self.window, self.labels, self.valid):
@@ -69,11 +77,38 @@ class LambdaRank:
                 "a ranker learns from what came next or from what was shown", got=f"examples={self.examples!r}",
                 remedy='write examples="next" or examples="shown"',
             )  # fmt: skip
+        if self.position_bias not in (None, "harvest", "em") or (self.position_bias and self.examples != "shown"):
+            raise DefinitionError(
+                "position bias is undone by harvest or em, in what was shown",
+                got=f"position_bias={self.position_bias!r}, examples={self.examples!r}",
+                remedy='write examples="shown", position_bias="harvest"',
+            )
+        if not self.most_weight >= 1:
+            raise DefinitionError(
+                "an outcome weighs 1 or more", got=f"most_weight={self.most_weight!r}", remedy="most_weight=20.0"
+            )
+        if isinstance(self.goal, Mapping) and not (
+            self.goal and all(isinstance(worth, int | float) and 0 < worth < np.inf for worth in self.goal.values())
+        ):
+            raise DefinitionError(
+                "several goals are kinds, each with what it is worth, more than nothing", got=f"goal={self.goal!r}",
+                remedy='write goal={"view": 0.1, "buy": 1.0}',
+            )  # fmt: skip
 
     @property
     def filter(self) -> pl.Expr:
         """The goal as a filter."""
+        if isinstance(self.goal, Mapping):
+            return reduce(operator.or_, (goal for goal, _ in self.grades))
         return pl.col("kind") == self.goal if isinstance(self.goal, str) else self.goal
+
+    @property
+    def grades(self) -> tuple[tuple[pl.Expr, float], ...]:
+        """Filters and what the events that they keep are worth, the least first."""
+        if not isinstance(self.goal, Mapping):
+            return ((self.filter, 1.0),)
+        ordered = sorted(self.goal.items(), key=lambda each: (each[1], each[0]))
+        return tuple((pl.col("kind") == kind, float(worth)) for kind, worth in ordered)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,19 @@ from numpy.typing import NDArray
 from penstock.clock import DAY, SECOND, duration
 from penstock.errors import ReleaseError
 from penstock.evaluate import Candidate, Comparison, binned, compare, render
-from penstock.learn import Dataset, Impressions, Labels, Model, Recipe, Replay, SourceOrder, Trees, fit_trees
+from penstock.learn import (
+    Dataset,
+    Examination,
+    Impressions,
+    Labels,
+    Model,
+    Recipe,
+    Replay,
+    SourceOrder,
+    Trees,
+    examination,
+    fit_trees,
+)
 from penstock.releases.bundle import write
 from penstock.releases.run import Run, Step, Trained, iso
 from penstock.retrieve import Popular, SessionNeighbours
@@ -57,9 +69,13 @@ def train(
     assert replay is not None
     with run.timed("find candidates for training") as progress:
         train_parts = _examples(replay, spans[:-1], shown, progress)
+    looked = None
+    if recipe.rank.position_bias is not None and shown is not None:
+        with run.timed("estimate examination of positions") as progress:
+            looked = _examination(replay, shown.between(0, spans[-1][0]), progress)
     start = time.perf_counter()
     with run.timed("fit trees"):
-        trees = _fit(recipe, train_parts)
+        trees = _fit(recipe, train_parts, looked)
     fit_seconds = time.perf_counter() - start
     with run.timed("find candidates for validation") as progress:
         valid, held = _part(replay, spans[-1], negatives=None, progress=progress)
@@ -75,11 +91,20 @@ def train(
         model = SourceOrder(chosen)
     else:
         with run.timed("fit on the newest labels"):
-            model = trees = _fit(recipe, [*train_parts[1:], *_examples(replay, spans[-1:], shown)])
+            model = trees = _fit(recipe, [*train_parts[1:], *_examples(replay, spans[-1:], shown)], looked)
     with run.timed("build the release's indexes"):
         indexes = replay.of(recipe).fit(until)
     report = _report(
-        replay, comparison, trees, held, valid, sum(len(part.groups) for part in train_parts), run, app, until
+        replay,
+        comparison,
+        trees,
+        held,
+        valid,
+        sum(len(part.groups) for part in train_parts),
+        run,
+        app,
+        until,
+        _weighed(looked),
     )
     with run.timed("write the release"):
         release = write(
@@ -170,7 +195,23 @@ def _part(
     return labels, replay.build(labels, replay.fit(before), negatives=negatives, seed=seed, progress=progress)
 
 
-def _fit(recipe: Recipe, parts: Sequence[Dataset]) -> Trees:
+def _examination(replay: Replay, shown: Impressions, progress: Progress) -> Examination | None:
+    """How positions are looked at, from all that was shown before the validation span."""
+    if not len(shown.asks):
+        return None
+    indexes = replay.fit(int(shown.asks.known[0]))
+    return examination(replay, shown, indexes, as_of=int(replay.rows.arrived.max()), progress=progress)
+
+
+def _weighed(looked: Examination | None) -> list[str]:
+    """What the report says of how outcomes were weighed."""
+    if looked is None:
+        return []
+    places = ", ".join(f"{i + 1}: {p:.3f}" for i, p in enumerate(looked.known().tolist()))
+    return [f"Outcomes weigh one over the chance that their position is looked at, relative to the first ({places})."]
+
+
+def _fit(recipe: Recipe, parts: Sequence[Dataset], looked: Examination | None = None) -> Trees:
     kept = [part for part in parts if len(part.rows)]
     if not kept and recipe.rank.examples == "shown":
         raise ReleaseError(
@@ -186,8 +227,11 @@ def _fit(recipe: Recipe, parts: Sequence[Dataset]) -> Trees:
         )
     rows = np.concatenate([part.rows for part in kept])
     groups = np.concatenate([part.groups[part.groups > 0] for part in kept])
-    positive = np.concatenate([part.positive for part in kept])
-    return fit_trees(recipe.rank, rows, positive, groups, recipe.assembler.names)
+    gain = np.concatenate([part.gain for part in kept])
+    weight = None
+    if looked is not None:
+        weight = looked.weights(np.concatenate([part.place for part in kept]), recipe.rank.most_weight)
+    return fit_trees(recipe.rank, rows, gain, groups, recipe.assembler.names, weight)
 
 
 def _compare(replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_seconds: float) -> Comparison:
@@ -256,8 +300,9 @@ def _session_neighbours(replay: Replay, labels: Labels, complexity: int) -> Cand
     positive = np.concatenate([c.items == item for c, item in zip(held, labels.item, strict=True)])
     groups = np.array([len(c.items) for c in held], np.int64)
     data = Dataset(
-        np.zeros((len(positive), 0), np.float32), np.repeat(np.arange(len(held)), groups), positive, groups, held
-    )
+        np.zeros((len(positive), 0), np.float32), np.repeat(np.arange(len(held)), groups), positive, groups, held,
+        positive.astype(np.float64), np.full(len(positive), -1),
+    )  # fmt: skip
     return _judge(source.label, complexity, SourceOrder(0), data, np.r_[0, np.cumsum(groups)], fitted, only=0)
 
 
@@ -303,6 +348,7 @@ def _report(
     run: Run,
     app: str,
     until: int,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     recipe, rows = replay.recipe, replay.rows
     importance = trees.importance
@@ -342,5 +388,6 @@ def _report(
         "notes": [
             "Labels are split by time; every feature and candidate index is as known just before its label.",
             "All candidates are ranked (no sampled negatives); an item that was not retrieved counts as a miss.",
+            *notes,
         ],
     }

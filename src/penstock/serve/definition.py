@@ -98,8 +98,11 @@ def define(
         raise DefinitionError(
             f"decision {name} has a ranker", got=type(rank).__name__, remedy='write rank = ps.LambdaRank(goal="view")'
         )
-    if not isinstance(rank.goal, pl.Expr | str):
-        raise DefinitionError("a goal is a kind or a filter", got=repr(rank.goal), remedy='write goal="view"')
+    if not isinstance(rank.goal, pl.Expr | str | Mapping):
+        raise DefinitionError(
+            "a goal is a kind, a filter, or kinds with what they are worth", got=repr(rank.goal),
+            remedy='write goal="view"',
+        )  # fmt: skip
     chosen = tuple(rank.views) or tuple(views.values())
     recipe = Recipe(
         name, by, item, chosen, _all(body, "candidates", Source), rank, tuple(context),

@@ -16,6 +16,7 @@ from penstock.errors import NotFoundError
 from penstock.simulator.browse import BUY_LOGIT, SEEN_LOGIT
 from penstock.simulator.catalogue import Catalogue, build_catalogue
 from penstock.simulator.crowd import Crowd, build_crowd, liking_of
+from penstock.simulator.impressions import Impressions, show
 from penstock.simulator.knobs import Knobs
 from penstock.simulator.traffic import Traffic, products_frame, simulate
 
@@ -69,6 +70,11 @@ class World(Knobs):
         """The probability that a shopper looks at position 0, 1, … of a slate: `(positions,) float64`."""
         return np.asarray((1.0 + np.arange(positions)) ** -self.position_bias)
 
+    def trust_noise(self, positions: int) -> NDArray[np.float64]:
+        """The probability that a product which is looked at, and would not be clicked for itself, is clicked because
+        it stands in position 0, 1, … of a slate: `(positions,) float64`."""
+        return np.asarray(self.trust * (1.0 + np.arange(positions)) ** -2.0)
+
     def relevance(
         self, users: NDArray[np.int64], items: NDArray[np.int64], day: int | None = None
     ) -> NDArray[np.float64]:
@@ -89,8 +95,12 @@ class World(Knobs):
     def true_click_probability(
         self, users: NDArray[np.int64], slates: NDArray[np.int64], day: int | None = None
     ) -> NDArray[np.float64]:
-        """Examination times relevance, for `(n, k)` slates shown to `(n,)` shoppers: `(n, k) float64`."""
-        return self.examination(slates.shape[1]) * self.relevance(np.asarray(users)[:, None], slates, day)
+        """Examination times relevance, for `(n, k)` slates shown to `(n,)` shoppers: `(n, k) float64`. With `trust`,
+        relevance + (1 − relevance) · noise takes the place of relevance."""
+        relevance = self.relevance(np.asarray(users)[:, None], slates, day)
+        if self.trust:
+            relevance = relevance + (1 - relevance) * self.trust_noise(slates.shape[1])
+        return self.examination(slates.shape[1]) * relevance
 
     def clicks(
         self,
@@ -101,6 +111,29 @@ class World(Knobs):
     ) -> NDArray[np.bool_]:
         """What `(n,)` shoppers click in `(n, k)` slates: `(n, k) bool`, each position on its own."""
         return np.asarray(rng.random(slates.shape) < self.true_click_probability(users, slates, day))
+
+    def impressions(
+        self,
+        users: NDArray[np.int64],
+        candidates: NDArray[np.int64],
+        scores: NDArray[np.float64],
+        rng: np.random.Generator,
+        *,
+        sessions: int,
+        positions: int = 10,
+        shuffled: float = 0.0,
+    ) -> Impressions:
+        """Sessions in which rankers show slates, drawn evenly over queries and rankers, and what is clicked.
+
+        Args:
+            users: `(queries,)` who asks each query.
+            candidates: `(queries, c)` the products among which each is answered.
+            scores: `(rankers, queries, c)` what each ranker makes of them; the highest stand first.
+            sessions: how many.
+            positions: places of a slate, at most c.
+            shuffled: the share of the sessions in which the slate's products are put in random order.
+        """
+        return show(self.clicks, users, candidates, scores, rng, sessions, positions, shuffled)
 
     def respond(self, user: str, shown: Sequence[str], now: int, rng: np.random.Generator) -> list[str]:
         """The products that the shopper clicks of those shown, by id, at the prices of `now` (microseconds).
