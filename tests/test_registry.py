@@ -17,6 +17,7 @@ from polars import col
 import penstock as ps
 from penstock.aggregates import Aggregate
 from penstock.errors import DefinitionError, NotFoundError
+from penstock.evaluate.off_policy import cautions, estimators, rewards
 from penstock.learn.classify import Classifier, Logistic
 from penstock.learn.losses import CalibratedList, ContrastiveMargin, ExpectedCost, Focal, Goals, LogLoss, SampledSoftmax
 from penstock.learn.losses.ranking import LambdaPairwise, ListSoftmax, Pairwise
@@ -68,11 +69,26 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("classifier", "logistic"): Logistic(l2=2.5, tails=0.01, steps=9),
     ("choice_loss", "contrastive_margin"): ContrastiveMargin(margin=0.2, weight=3.0),
     ("choice_loss", "sampled_softmax"): SampledSoftmax(temperature=0.1),
+    ("estimator", "dm"): estimators.DirectMethod(),
+    ("estimator", "dr"): estimators.DoublyRobust(),
+    ("estimator", "dr_os"): estimators.OptimisticShrinkage(lam=2.0),
+    ("estimator", "ips"): estimators.InversePropensity(),
+    ("estimator", "sndr"): estimators.SelfNormalisedDoublyRobust(),
+    ("estimator", "snips"): estimators.SelfNormalised(),
+    ("estimator", "switch_dr"): estimators.SwitchDoublyRobust(tau=5.0),
     ("goals_loss", "calibrated_list"): CalibratedList(share=0.25),
     ("goals_loss", "goals"): Goals({"click": 1.0, "buy": 9.0}),
     ("loss", "expected_cost"): ExpectedCost(alarm=2.5),
     ("loss", "focal"): Focal(focus=1.5, positives=0.75),
     ("loss", "log_loss"): LogLoss(),
+    ("off_policy_check", "clipped"): cautions.Clipped(most=0.1),
+    ("off_policy_check", "effective_size"): cautions.EffectiveSize(least=50.0),
+    ("off_policy_check", "groups"): cautions.Groups(least=20),
+    ("off_policy_check", "largest_share"): cautions.LargestShare(most=0.1),
+    ("off_policy_check", "mean_weight"): cautions.MeanWeight(far=0.1, errors=3.0),
+    ("off_policy_check", "model"): cautions.Model(errors=3.0),
+    ("off_policy_check", "rewarded"): cautions.Rewarded(least=9.0),
+    ("off_policy_check", "support"): cautions.Support(most=0.1),
     ("ranker", "lambda_rank"): ps.LambdaRank(
         goal=BUYS, request={"type": col("A.b"), "kind": ps.request(col("now").dt.hour()), "expr": col("c")}, trees=7,
         leaves=5, learning_rate=0.05, min_leaf=3, negatives=9, examples="shown", window="2d", labels="5d", valid="2d",
@@ -82,6 +98,8 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("ranking_loss", "list_softmax"): ListSoftmax(),
     ("ranking_loss", "pairwise"): Pairwise(others="all"),
     ("request", "request"): ps.request(col("now").dt.hour()),
+    ("reward_model", "means"): rewards.Means(strength=9.0),
+    ("reward_model", "ridge"): rewards.Ridge(penalty=1.0, interactions=False),
     ("rule", "block"): ps.block("a", "b", field="brand"),
     ("rule", "cap"): ps.cap("brand", most=3),
     ("rule", "diversify"): ps.diversify("category", strength=0.9),
