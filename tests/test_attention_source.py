@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,23 @@ def test_it_learns_what_comes_next() -> None:
     source = Attention("recent", **SMALL | {"epochs": 12, "rate": 1e-2})
     index = source.fit({"recent": history(visits())})
     assert source.find(query([12, 11, 10]), index).items[0] == 13
+
+
+def test_a_network_goes_on_from_an_earlier_one() -> None:
+    """A quarter of the epochs teaches it what is new, and leaves it surer of what is old than so few from nothing."""
+    source = Attention("recent", **SMALL | {"epochs": 12, "rate": 1e-2})
+    early, late = visits(), [*visits(), *[[30, 31, 32, 33]] * 60]
+    earlier = source.fit({"recent": history(early)})
+    gone_on, anew = (
+        source.fit({"recent": history(late)}, earlier),
+        replace(source, epochs=3).fit({"recent": history(late)}),
+    )
+    for newest, following in ([12, 11, 10], 13), ([32, 31, 30], 33):
+        assert source.find(query(newest), gone_on).items[0] == following
+    items = np.array([13], np.uint32)
+    assert (
+        source.score(query([12, 11, 10]), gone_on, items)[0, 0] > source.score(query([12, 11, 10]), anew, items)[0, 0]
+    )
 
 
 def test_kinds_are_told_apart() -> None:

@@ -343,5 +343,6 @@ def test_popular_finds_its_list_in_its_order_without_scores(source: Any, items: 
 
 
 def test_every_registered_source_is_tried_here() -> None:
-    """A new source must stand in the lists above."""
-    assert {name_of(source) for source in [*SOURCES, *POPULAR]} == set(names("source"))
+    """A new source must stand in the lists above; those that train a network have files of their own."""
+    trained = {"attention"}
+    assert {name_of(source) for source in [*SOURCES, *POPULAR]} == set(names("source")) - trained

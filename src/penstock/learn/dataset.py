@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,10 +71,18 @@ class Replay:
         self.strings = strings
         self._batch = BatchEngine(rows, strings)
         self._newest = np.r_[0, np.maximum.accumulate(self.rows.time)] if len(self.rows) else np.zeros(1, np.int64)
+        self._fitted: dict[int, dict[str, Index]] = {}
 
     def of(self, recipe: Recipe) -> Replay:
         """The same log for another recipe on its stream."""
-        return Replay(recipe, {recipe.stream: self.rows}, self.strings)
+        other = Replay(recipe, {recipe.stream: self.rows}, self.strings)
+        mine = {source.label: source for source in self.recipe.sources}
+        same = {source.label for source in recipe.sources if mine.get(source.label) == source}
+        other._fitted = {
+            before: {label: index for label, index in indexes.items() if label in same}
+            for before, indexes in self._fitted.items()
+        }
+        return other
 
     def labels(self, start: int, stop: int) -> Labels:
         """The goal's events with start ≤ time < stop (microseconds), each a decision just before it."""
@@ -91,8 +99,15 @@ class Replay:
         return Labels(asks, rows.fields[recipe.item][at], worth)
 
     def fit(self, before: int) -> dict[str, Index]:
-        """The indexes of the recipe's sources, learned from the events below an offset."""
-        return fit_indexes(self.recipe, self.rows, self.strings, before)
+        """The indexes of the recipe's sources, learned from the events below an offset; kept, to go on from."""
+        known = self._fitted.setdefault(before, {})
+        missing = [source for source in self.recipe.sources if source.label not in known]
+        earlier: dict[str, Index] = {}
+        for offset in sorted(offset for offset in self._fitted if offset < before):
+            earlier |= self._fitted[offset]
+        if missing:
+            known |= fit_indexes(replace(self.recipe, sources=tuple(missing)), self.rows, self.strings, before, earlier)
+        return {source.label: known[source.label] for source in self.recipe.sources}
 
     def read(self, asks: Asks) -> Read:
         """How views are read for these moments: as known at each one's offset."""
@@ -214,8 +229,14 @@ def _sample(
     return Candidates(found.items[at], found.scores[at], found.place[at]), positive[at]
 
 
-def fit_indexes(recipe: Recipe, rows: Rows, strings: Strings, before: int) -> dict[str, Index]:
-    """Each source's index, from the events below offset `before` that its list feature counts."""
+def fit_indexes(
+    recipe: Recipe, rows: Rows, strings: Strings, before: int, earlier: Mapping[str, Index]
+) -> dict[str, Index]:
+    """Each source's index, from the events below offset `before` that its list feature counts.
+
+    Args:
+        earlier: indexes of the same sources, learned from fewer events.
+    """
     past = rows.take(slice(0, int(np.searchsorted(rows.offset, before))))
     histories: dict[str, History] = {}
     for need in {need for source in recipe.sources for need in source.needs()}:
@@ -227,7 +248,7 @@ def fit_indexes(recipe: Recipe, rows: Rows, strings: Strings, before: int) -> di
             order = np.argsort(owner, kind="stable")
             values = inputs.values[at][order] if inputs is not None else np.zeros(0, np.uint32)
             histories[need] = History(owner[order], values, past.time[at][order], past.offset[at][order])
-    return {source.label: source.fit(histories) for source in recipe.sources}
+    return {source.label: source.fit(histories, earlier.get(source.label)) for source in recipe.sources}
 
 
 def popularity_at(

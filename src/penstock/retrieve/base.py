@@ -81,8 +81,12 @@ class Source(ABC):
         """The list features of the shopper that it reads."""
         return ()
 
-    def fit(self, history: Mapping[str, History]) -> Index:
-        """Learns its index from the events that each list feature in `needs` counts."""
+    def fit(self, history: Mapping[str, History], earlier: Index | None = None) -> Index:
+        """Learns its index from the events that each list feature in `needs` counts.
+
+        Args:
+            earlier: what it learned from the older part of the same history, to go on from where that is cheaper.
+        """
         return {}
 
     @abstractmethod

@@ -55,7 +55,7 @@ class _Neighbours(Source):
         """What a pair counts whose items are `step` places apart."""
         raise NotImplementedError
 
-    def fit(self, history: Mapping[str, History]) -> Index:
+    def fit(self, history: Mapping[str, History], earlier: Index | None = None) -> Index:
         past = history[self.of]
         pairs = [self._pairs(past, step) for step in range(1, self.steps + 1)]
         source, target = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))

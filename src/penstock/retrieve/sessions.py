@@ -43,7 +43,7 @@ class SessionNeighbours(Source):
     def needs(self) -> tuple[str, ...]:
         return (self.of,)
 
-    def fit(self, history: Mapping[str, History]) -> Index:
+    def fit(self, history: Mapping[str, History], earlier: Index | None = None) -> Index:
         past = history[self.of]
         pause = np.r_[True, (past.owner[1:] != past.owner[:-1]) | (np.diff(past.time) > duration(self.gap))]
         session = np.cumsum(pause[: len(past.item)]) - 1

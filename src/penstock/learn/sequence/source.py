@@ -6,14 +6,14 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.errors import DefinitionError
 from penstock.learn.sequence.incremental import State, Stepper
-from penstock.learn.sequence.network import Attributes, Form
+from penstock.learn.sequence.network import Attributes, Form, begin
 from penstock.learn.sequence.training import Course, Sequences, train
 from penstock.registry import registered
 from penstock.retrieve import Found, History, Index, Query, Source
@@ -92,7 +92,8 @@ class Attention(Source):
             self.epochs, self.batch, self.rate, self.drop, self.length, self.negatives, self.smoothing, seed=self.seed
         )
 
-    def fit(self, history: Mapping[str, History]) -> Index:
+    def fit(self, history: Mapping[str, History], earlier: Index | None = None) -> Index:
+        """Trains the network; from an earlier one it goes on for a quarter of the epochs."""
         past = history[self.of]
         items, item = np.unique(past.item, return_inverse=True)
         kinds, kind = np.zeros(0, np.uint32), None
@@ -101,19 +102,29 @@ class Attention(Source):
             kind = kind + 1
         turns = np.flatnonzero(np.diff(past.owner, prepend=-1)) if len(past.owner) else np.zeros(0, np.int64)
         sequences = Sequences(turns, np.r_[turns[1:], len(item)][: len(turns)], item + 1, kind)
-        attributes = self._attributes(past, history, items)
+        attributes, known = self._attributes(past, history, items)
         form = self.form(len(items) + 1, len(kinds) + 1 if self.kinds else 1, int(attributes.codes.max(initial=0)) + 1)
-        weights = train(form, self.course, sequences, attributes)
+        course, weights = self.course, begin(form, np.random.default_rng(self.seed))
+        if earlier is not None and len(earlier["items"]):
+            course = replace(course, epochs=max(1, course.epochs // 4))
+            _go_on(weights, earlier, items, kinds, known)
+        weights = train(form, course, sequences, attributes, weights=weights)
         return {
             "items": items.astype(np.uint32),
             "kinds": kinds.astype(np.uint32),
             "attribute_starts": attributes.starts,
             "attribute_codes": attributes.codes,
+            "attributes": known,
             **{f"weight {name}": value for name, value in weights.items()},
         }
 
-    def _attributes(self, past: History, history: Mapping[str, History], items: Array) -> Attributes:
-        """What the newest event of each item says of it; equal words of two list features are one attribute."""
+    def _attributes(
+        self, past: History, history: Mapping[str, History], items: Array
+    ) -> tuple[Attributes, NDArray[np.uint32]]:
+        """What the newest event of each item says of it, and the words for it, ascending.
+
+        Equal words of two list features are one attribute.
+        """
         lists: list[list[int]] = [[] for _ in range(len(items) + 1)]
         order = np.argsort(past.time, kind="stable")
         for name in self.about:
@@ -123,8 +134,9 @@ class Attention(Source):
             for place, item in enumerate(items.tolist(), 1):
                 if item in newest and newest[item] not in lists[place]:
                     lists[place].append(newest[item])
-        codes = {code: i for i, code in enumerate(sorted({code for part in lists for code in part}), 1)}
-        return Attributes.of([[codes[code] for code in part] for part in lists])
+        words = sorted({code for part in lists for code in part})
+        codes = {code: i for i, code in enumerate(words, 1)}
+        return Attributes.of([[codes[code] for code in part] for part in lists]), np.array(words, np.uint32)
 
     def find(self, query: Query, index: Index) -> Found:
         memory = _memory(self, index)
@@ -194,6 +206,18 @@ class Attention(Source):
             stop = self.length + int(mixed.argmin())
             rows, kinds = rows[:stop], kinds[:stop]
         return rows[::-1], kinds[::-1]
+
+
+def _go_on(weights: dict[str, Array], earlier: Index, items: Array, kinds: Array, words: Array) -> None:
+    """Puts an earlier network's weights in the place of new ones; rows of its tables by what they stand for."""
+    for table, mine, theirs in (("item", items, "items"), ("kind", kinds, "kinds"), ("attribute", words, "attributes")):
+        if table in weights and f"weight {table}" in earlier:
+            held, at = places(earlier[theirs], mine.astype(np.uint32))
+            weights[table][held + 1] = earlier[f"weight {table}"][at + 1]
+    for name, value in earlier.items():
+        inner = name.removeprefix("weight ")
+        if inner != name and inner not in ("item", "kind", "attribute"):
+            weights[inner] = value.copy()
 
 
 def _cosines(stepper: Stepper, state: State, at: Array) -> NDArray[np.float64]:
