@@ -292,12 +292,12 @@ def gradients(of: Tensor, wrt: Sequence[Tensor]) -> list[Gradient]:
         parts = found.pop(id(tensor), None)
         if parts is None:
             continue
-        total = _total(parts)
+        whole = total(parts)
         if id(tensor) in wanted:
-            kept[id(tensor)] = total
+            kept[id(tensor)] = whole
         if tensor.push is None:
             continue
-        dense = total.dense() if isinstance(total, RowGradient) else total
+        dense = whole.dense() if isinstance(whole, RowGradient) else whole
         for parent, part in zip(tensor.parents, tensor.push(dense), strict=True):
             if part is not None:
                 found.setdefault(id(parent), []).append(part)
@@ -320,24 +320,25 @@ def _ordered(of: Tensor, wanted: set[int]) -> Iterator[Tensor]:
             stack.extend((parent, False) for parent in tensor.parents if id(parent) not in leads)
 
 
-def _total(parts: list[Gradient]) -> Gradient:
+def total(parts: Sequence[Gradient]) -> Gradient:
+    """The sum of gradients of one tensor: of rows where all are, else an array."""
     sparse = [part for part in parts if isinstance(part, RowGradient)]
     dense = [part for part in parts if not isinstance(part, RowGradient)]
     if not sparse:
-        total: Array = dense[0]
+        out: Array = dense[0]
         for part in dense[1:]:
-            total = total + part
-        return total
+            out = out + part
+        return out
     joined = RowGradient(
         np.concatenate([part.rows for part in sparse]), np.concatenate([part.values for part in sparse]),
         sparse[0].shape
     )  # fmt: skip
     if not dense:
         return joined
-    total = sum(dense[1:], dense[0].copy())
-    rows, values = joined.summed()
-    total[rows] += values
-    return total
+    out = sum(dense[1:], dense[0].copy())
+    where, values = joined.summed()
+    out[where] += values
+    return out
 
 
 def _tensor(value: Any, like: Tensor) -> Tensor:
@@ -382,9 +383,9 @@ def gradcheck(function: Callable[..., Tensor], *inputs: Any, step: float = 1e-6,
         weights = np.random.default_rng(7).normal(size=out.shape)
         return (out * weights).sum(), tensors
 
-    total, tensors = value(arrays)
+    summed, tensors = value(arrays)
     worst = 0.0
-    for place, found in enumerate(gradients(total, tensors)):
+    for place, found in enumerate(gradients(summed, tensors)):
         analytic = found.dense() if isinstance(found, RowGradient) else found
         for at in np.ndindex(arrays[place].shape):
             ends = []

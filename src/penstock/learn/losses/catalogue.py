@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.learn.autodiff import Tensor, operation
-from penstock.types import Array
 
 _BLOCK = 512
 """Queries at a time: their logits stay near the processor."""
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(2, "penstock-softmax")
 
 
 def softmax_over(
@@ -25,8 +16,7 @@ def softmax_over(
 ) -> Tensor:
     """The mean over queries (n, d) of −log of their items' shares of exp(scale · query · item) over a table (m, d).
 
-    Value and gradients are computed at once, in blocks of queries on two threads: NumPy's element-wise work runs on one
-    core by itself.
+    Value and gradients are computed at once, in blocks of queries.
 
     Args:
         target: (n,) the row of each query's own item.
@@ -38,7 +28,8 @@ def softmax_over(
     value = np.zeros(n, q.dtype)
     d_query = np.empty_like(q)
 
-    def work(start: int) -> Array:
+    total = np.zeros_like(items)
+    for start in range(0, n, _BLOCK):
         stop = min(start + _BLOCK, n)
         mine = np.arange(stop - start), target[start:stop]
         shares = q[start:stop] @ items.T
@@ -48,19 +39,14 @@ def softmax_over(
         mean = shares.mean(axis=1) if smoothing else 0.0
         shares -= top
         np.exp(shares, out=shares)
-        total = shares.sum(axis=1, keepdims=True)
-        value[start:stop] = np.log(total[:, 0]) + top[:, 0] - (1 - smoothing) * right - smoothing * mean
-        shares *= scale / (n * total)
+        summed = shares.sum(axis=1, keepdims=True)
+        value[start:stop] = np.log(summed[:, 0]) + top[:, 0] - (1 - smoothing) * right - smoothing * mean
+        shares *= scale / (n * summed)
         if smoothing:
             shares -= shares.dtype.type(smoothing * scale / (n * m))
         shares[mine] -= shares.dtype.type((1 - smoothing) * scale / n)
         np.matmul(shares, items, out=d_query[start:stop])
-        return shares.T @ q[start:stop]
-
-    starts = range(0, n, _BLOCK)
-    total = np.zeros_like(items)
-    for part in _pool().map(work, starts) if len(starts) > 1 else map(work, starts):
-        total += part
+        total += shares.T @ q[start:stop]
     return operation(
         np.asarray(value.mean(), q.dtype), (query, table), lambda g: (d_query * g, total * g)
     )  # fmt: skip

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from penstock.learn.attention import attention, heads_of, joined
 from penstock.learn.autodiff import Tensor, dropout, layer_norm, operation, relu, rows, sum_of_rows, unit
+from penstock.retrieve.base import between
 from penstock.types import Array
 
 Weights = Mapping[str, Array]
@@ -69,6 +70,11 @@ class Attributes:
         sizes = [len(part) for part in lists]
         return cls(np.r_[0, np.cumsum(sizes)].astype(np.int64), np.array([c for part in lists for c in part], np.int64))
 
+    def take(self, which: NDArray[np.int64]) -> Attributes:
+        """Those of some items, in their order."""
+        first, end = self.starts[which], self.starts[which + 1]
+        return Attributes(np.r_[0, np.cumsum(end - first)].astype(np.int64), self.codes[between(first, end)])
+
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
@@ -80,6 +86,11 @@ class Tokens:
     item: NDArray[np.int64]
     kind: NDArray[np.int64] | None = None
     gap: NDArray[np.float64] | None = None
+
+    def take(self, which: slice) -> Tokens:
+        """Some of the sequences."""
+        kind = None if self.kind is None else self.kind[which]
+        return Tokens(self.item[which], kind, None if self.gap is None else self.gap[which])
 
 
 def gap_bucket(seconds: Array) -> NDArray[np.int64]:
@@ -124,11 +135,17 @@ def begin(form: Form, random: np.random.Generator, dtype: type[np.floating] = np
     return weights
 
 
-def vectors(form: Form, weights: Mapping[str, Tensor], attributes: Attributes | None) -> Tensor:
-    """Every item's vector (items, width), as it is compared and as it is read."""
-    table = weights["item"]
+def vectors(
+    form: Form, weights: Mapping[str, Tensor], attributes: Attributes | None, used: NDArray[np.int64] | None = None
+) -> Tensor:
+    """The items' vectors, as they are compared and as they are read, (items, width).
+
+    Args:
+        used: (n,) codes of those wanted, for (n, width); all, where absent.
+    """
+    table = weights["item"] if used is None else rows(weights["item"], used)
     if attributes is not None and "attribute" in weights:
-        table = table + mean_rows(weights["attribute"], attributes)
+        table = table + mean_rows(weights["attribute"], attributes if used is None else attributes.take(used))
     return unit(table) if form.cosine else table
 
 

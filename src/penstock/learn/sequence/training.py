@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from penstock.learn.autodiff import Tensor, concat, gradients, rows
+from penstock.learn.autodiff import Gradient, Tensor, concat, gradients, rows, total
 from penstock.learn.losses import SampledSoftmax, loss_of, softmax_over
 from penstock.learn.optimise import Adam
 from penstock.learn.sequence.network import Attributes, Form, Tokens, begin, encode, vectors
@@ -124,16 +127,18 @@ def train(
     sequences = sequences.cut(course.length + 1)
     usable = np.flatnonzero(sequences.size > 1)
     steps = course.epochs * max(1, math.ceil(len(usable) / course.batch))
-    for epoch in range(course.epochs):
-        lost, counted = 0.0, 0
-        for which in batches(usable, sequences.size, course.batch, random):
-            tokens = sequences.tokens(which, course.length + 1)
-            loss, n = _step(form, course, weights, tokens, attributes, adam, random, steps)
-            lost, counted = lost + loss * n, counted + n
-            if progress:
-                progress(adam.steps, steps)
-        if each is not None and each(epoch, lost / max(counted, 1), weights):
-            break
+    # Each half of a batch has a thread; the products of matrices would take two more.
+    with threadpool_limits(1, "blas"):
+        for epoch in range(course.epochs):
+            lost, counted = 0.0, 0
+            for which in batches(usable, sequences.size, course.batch, random):
+                tokens = sequences.tokens(which, course.length + 1)
+                loss, n = _step(form, course, weights, tokens, attributes, adam, random, steps)
+                lost, counted = lost + loss * n, counted + n
+                if progress:
+                    progress(adam.steps, steps)
+            if each is not None and each(epoch, lost / max(counted, 1), weights):
+                break
     return weights
 
 
@@ -147,20 +152,18 @@ def _step(
     random: np.random.Generator,
     steps: int,
 ) -> tuple[float, int]:
-    held = {name: Tensor(value) for name, value in weights.items()}
-    table = vectors(form, held, attributes)
-    before, target, there = split(tokens)
-    found = encode(form, held, table, before, drop=course.drop, random=random)[there]
-    if course.negatives:
-        drawn = random.integers(1, form.items, course.negatives)
-        scale = np.asarray(form.scale, found.value.dtype)
-        # One shared draw for all; a query's own item stands before it.
-        own = (found * rows(table, target)).sum(axis=1, keepdims=True) * scale
-        loss = _sampled(found, own, rows(table, drawn), target, drawn, form, course)
-    else:
-        loss = softmax_over(found, table[1:], target - 1, scale=form.scale, smoothing=course.smoothing)
-    names = list(held)
-    slopes = dict(zip(names, gradients(loss, [held[name] for name in names]), strict=True))
+    """One step, each half of the batch on a thread of its own: most of NumPy's work runs on one core by itself."""
+    drawn = random.integers(1, form.items, course.negatives) if course.negatives else None
+    middle = (len(tokens.item) + 1) // 2
+    halves = [tokens.take(slice(0, middle)), tokens.take(slice(middle, None))]
+    seeds = random.spawn(len(halves))
+    whole = int((tokens.item[:, 1:] > 0).sum())
+
+    def work(half: Tokens, seed: np.random.Generator) -> tuple[float, dict[str, Gradient]]:
+        return _part(form, course, weights, half, attributes, seed, drawn, whole)
+
+    parts = list(_pool().map(work, halves, seeds))
+    slopes = {name: total([part[name] for _, part in parts]) for name in weights}
     rate = schedule(adam.steps, steps)
     if course.decay:
         for name, value in weights.items():
@@ -170,16 +173,54 @@ def _step(
     for name in ("item", "kind", "gap", "attribute"):
         if name in weights:
             weights[name][0] = 0
-    return float(loss.value), len(target)
+    return sum(loss for loss, _ in parts), whole
 
 
-def _sampled(
-    found: Tensor, own: Tensor, negatives: Tensor, target: Array, drawn: Array, form: Form, course: Course
-) -> Tensor:
-    scores = concat([own, found @ negatives.T * np.asarray(form.scale, found.value.dtype)], axis=1)
+def _part(
+    form: Form,
+    course: Course,
+    weights: dict[str, Array],
+    tokens: Tokens,
+    attributes: Attributes | None,
+    random: np.random.Generator,
+    drawn: NDArray[np.int64] | None,
+    whole: int,
+) -> tuple[float, dict[str, Gradient]]:
+    """The part of some sequences in the mean loss over `whole` places, and its gradients."""
+    held = {name: Tensor(value) for name, value in weights.items()}
+    before, target, there = split(tokens)
+    if not len(target):
+        return 0.0, {name: np.zeros_like(value) for name, value in weights.items()}
+    share = len(target) / whole
+    if drawn is None:
+        table = vectors(form, held, attributes)
+        found = encode(form, held, table, before, drop=course.drop, random=random)[there]
+        loss = softmax_over(found, table[1:], target - 1, scale=form.scale, smoothing=course.smoothing)
+    else:
+        # Of the table only what is looked at: with many items the rest would take most of the time.
+        used = np.unique(np.concatenate([[0], tokens.item.ravel(), drawn]))
+        table = vectors(form, held, attributes, used)
+        inner = Tokens(np.searchsorted(used, before.item), before.kind, before.gap)
+        found = encode(form, held, table, inner, drop=course.drop, random=random)[there]
+        loss = _sampled(form, found, table, *(np.searchsorted(used, codes) for codes in (target, drawn)))
+    names = list(held)
+    slopes = gradients(loss * np.asarray(share, loss.value.dtype), [held[name] for name in names])
+    return float(loss.value) * share, dict(zip(names, slopes, strict=True))
+
+
+def _sampled(form: Form, found: Tensor, table: Tensor, target: Array, drawn: Array) -> Tensor:
+    """Each place against its own item, which stands first, and one draw of others for all."""
+    scale = np.asarray(form.scale, found.value.dtype)
+    own = (found * rows(table, target)).sum(axis=1, keepdims=True) * scale
+    scores = concat([own, found @ rows(table, drawn).T * scale], axis=1)
     hidden = np.concatenate([np.zeros((len(target), 1), bool), drawn == target[:, None]], axis=1)
     log_q = np.r_[0.0, np.full(len(drawn), math.log(len(drawn) / (form.items - 1)))].astype(found.value.dtype)
     return loss_of(SampledSoftmax(), scores, np.zeros(len(target), np.int64), log_q=log_q, hidden=hidden)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2, "penstock-train")
 
 
 def split(tokens: Tokens) -> tuple[Tokens, NDArray[np.int64], NDArray[np.bool_]]:
