@@ -80,6 +80,7 @@ def sources() -> list[Any]:
     return [
         Seen("recent", k=30),
         Covisits("recent", k=120, norm=0.0, steps=10, decay=0.6, backward=0.6, neighbours=120, name="after"),
+        Covisits("recent", k=60, norm=0.0, steps=1, decay=0.5, backward=0.0, neighbours=80, name="next"),
         Covisits("recent", k=60, steps=20, neighbours=80),
         SessionNeighbours("recent", k=120, gap="1d", sample=1_000, neighbours=200, idf=True, near=True),
         Attention(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import DefinitionError
-from penstock.learn.autodiff import Tensor, gradcheck, gradients
+from penstock.learn.autodiff import Tensor, concat, gradcheck, gradients, rows
 from penstock.learn.losses import (
     CalibratedList,
     ChoiceLoss,
@@ -23,6 +23,7 @@ from penstock.learn.losses import (
     log_expected,
     loss_of,
     softmax_over,
+    softmax_over_sample,
 )
 
 CHOICES = [SampledSoftmax(), SampledSoftmax(0.1), ContrastiveMargin(), ContrastiveMargin(0.1, 3.0)]
@@ -131,6 +132,32 @@ def test_the_softmax_over_a_catalogue_is_the_plain_one(smoothing: float, monkeyp
     gradcheck(
         lambda q, t: softmax_over(q, t, target, scale=2.0, smoothing=smoothing), query, table, tolerance=1e-6
     )  # fmt: skip
+
+
+def test_the_softmax_over_a_sample_is_the_sampled_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks it has the value and gradients of `SampledSoftmax` over the same products, hits among the sample too."""
+    monkeypatch.setattr(catalogue, "_BLOCK", 3)
+    random = np.random.default_rng(4)
+    target, drawn = random.integers(0, 6, 8), random.integers(0, 6, 10)
+    table, query, log_q = random.normal(size=(6, 4)), random.normal(size=(8, 4)), random.normal(size=10)
+    assert (drawn == target[:, None]).any()
+
+    def found(q: Tensor, t: Tensor) -> Tensor:
+        return softmax_over_sample(q, rows(t, target), rows(t, drawn), (target, drawn), log_q, scale=2.0)
+
+    def plain(q: Tensor, t: Tensor) -> Tensor:
+        own = (q * rows(t, target)).sum(axis=1, keepdims=True)
+        scores = concat([own, q @ rows(t, drawn).T], axis=1) * 2.0
+        hidden = np.concatenate([np.zeros((8, 1), bool), drawn == target[:, None]], axis=1)
+        return loss_of(SampledSoftmax(), scores, np.zeros(8, np.int64), log_q=np.r_[0.0, log_q], hidden=hidden)
+
+    one, other = Tensor(query), Tensor(table)
+    assert float(found(one, other).value) == pytest.approx(float(plain(one, other).value), abs=1e-12)
+    for a, b in zip(
+        gradients(found(one, other), [one, other]), gradients(plain(one, other), [one, other]), strict=True
+    ):
+        np.testing.assert_allclose(*(g if isinstance(g, np.ndarray) else g.dense() for g in (a, b)), atol=1e-12)
+    gradcheck(found, query, table, tolerance=1e-6)
 
 
 def test_losses_weigh_rows_in_a_graph() -> None:

@@ -1,4 +1,4 @@
-"""A softmax over a whole catalogue, block by block: the logits of all queries and items are never in memory at once."""
+"""A softmax over a catalogue or a sample of it, block by block: never all logits are in memory at once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.learn.autodiff import Tensor, operation
+from penstock.types import Array
 
 _BLOCK = 512
 """Queries at a time: their logits stay near the processor."""
@@ -49,4 +50,51 @@ def softmax_over(
         total += shares.T @ q[start:stop]
     return operation(
         np.asarray(value.mean(), q.dtype), (query, table), lambda g: (d_query * g, total * g)
+    )  # fmt: skip
+
+
+def softmax_over_sample(
+    query: Tensor, own: Tensor, others: Tensor, same: tuple[Array, Array], log_q: Array, *, scale: float = 1.0
+) -> Tensor:
+    """The mean of −log of each query's own item's share among it and one sample of others that all queries share.
+
+    It is `SampledSoftmax` over products of vectors, in blocks and without a copy of the logits.
+
+    Args:
+        query, own: (n, d) each; others: (m, d), the sample.
+        same: the codes (n,) of the own items and (m,) of the sample: an item is not pushed away from its own query.
+        log_q: (m,), see `SampledSoftmax`; an own item always takes part, so that it has none.
+        scale: times each product.
+    """
+    q, mine, items = query.value, own.value, others.value
+    n = len(q)
+    right = (q * mine).sum(axis=1) * q.dtype.type(scale)
+    value, share = np.zeros(n, q.dtype), np.zeros(n, q.dtype)
+    d_query, d_items = np.empty_like(q), np.zeros_like(items)
+    target, drawn = same
+    order = np.argsort(drawn, kind="stable")
+    first, end = (np.searchsorted(drawn[order], target, side=side) for side in ("left", "right"))
+    for start in range(0, n, _BLOCK):
+        stop = min(start + _BLOCK, n)
+        part = slice(start, stop)
+        shares = q[part] @ items.T
+        shares *= shares.dtype.type(scale)
+        shares -= log_q.astype(shares.dtype)
+        for row in np.flatnonzero(end[part] > first[part]).tolist():
+            shares[row, order[first[start + row] : end[start + row]]] = -np.inf
+        top = np.maximum(shares.max(axis=1), right[part])
+        shares -= top[:, None]
+        np.exp(shares, out=shares)
+        mass = np.exp(right[part] - top)
+        summed = shares.sum(axis=1) + mass
+        value[part] = np.log(summed) + top - right[part]
+        share[part] = mass / summed
+        shares *= (scale / (n * summed))[:, None].astype(shares.dtype)
+        np.matmul(shares, items, out=d_query[part])
+        d_items += shares.T @ q[part]
+    pull = ((share - 1) * (scale / n)).astype(q.dtype)[:, None]
+    d_query += pull * mine
+    d_own = pull * q
+    return operation(
+        np.asarray(value.mean(), q.dtype), (query, own, others), lambda g: (d_query * g, d_own * g, d_items * g)
     )  # fmt: skip

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from penstock.learn.autodiff import Gradient, Tensor, concat, gradients, rows, total
-from penstock.learn.losses import SampledSoftmax, loss_of, softmax_over
+from penstock.learn.autodiff import Gradient, Tensor, gradients, rows, total
+from penstock.learn.losses import softmax_over, softmax_over_sample
 from penstock.learn.optimise import Adam
 from penstock.learn.sequence.network import Attributes, Form, Tokens, begin, encode, vectors
 from penstock.types import Array, Progress
@@ -209,13 +209,11 @@ def _part(
 
 
 def _sampled(form: Form, found: Tensor, table: Tensor, target: Array, drawn: Array) -> Tensor:
-    """Each place against its own item, which stands first, and one draw of others for all."""
-    scale = np.asarray(form.scale, found.value.dtype)
-    own = (found * rows(table, target)).sum(axis=1, keepdims=True) * scale
-    scores = concat([own, found @ rows(table, drawn).T * scale], axis=1)
-    hidden = np.concatenate([np.zeros((len(target), 1), bool), drawn == target[:, None]], axis=1)
-    log_q = np.r_[0.0, np.full(len(drawn), math.log(len(drawn) / (form.items - 1)))].astype(found.value.dtype)
-    return loss_of(SampledSoftmax(), scores, np.zeros(len(target), np.int64), log_q=log_q, hidden=hidden)
+    """Each place against its own item and one draw of others for all."""
+    log_q = np.full(len(drawn), math.log(len(drawn) / (form.items - 1)))
+    return softmax_over_sample(
+        found, rows(table, target), rows(table, drawn), (target, drawn), log_q, scale=form.scale
+    )  # fmt: skip
 
 
 @cache
