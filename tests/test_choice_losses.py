@@ -135,7 +135,7 @@ def test_the_softmax_over_a_catalogue_is_the_plain_one(smoothing: float, monkeyp
 
 
 def test_the_softmax_over_a_sample_is_the_sampled_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In blocks it has the value and gradients of `SampledSoftmax` over the same products, hits among the sample too."""
+    """In blocks it has value and gradients of `SampledSoftmax` over the same products, hits among the sample too."""
     monkeypatch.setattr(catalogue, "_BLOCK", 3)
     random = np.random.default_rng(4)
     target, drawn = random.integers(0, 6, 8), random.integers(0, 6, 10)
