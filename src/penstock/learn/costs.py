@@ -158,6 +158,7 @@ class Price:
         self._ruled: deque[Micros] = deque()
         # Events come on one thread, and word of the reviewers on another.
         self._lock = threading.RLock()
+        self.solve()
 
     def begin(self, saving: Floats, a_day: float) -> None:
         """Starts from the savings (n,) of earlier events, of which there were so many a day."""
@@ -204,7 +205,7 @@ class Price:
                 if saving is None:
                     self._ruled.append(self._newest)
             self._seen += 1
-            if self._seen % self._every == 0 or (asked and saving is None):
+            if self._seen % self._every == 0 or (asked and saving is None) or self._solved == math.inf:
                 self.solve()
             else:
                 self._bound()

@@ -289,9 +289,9 @@ class Judge:
         action = self.decision.otherwise if rule is None else rule.action
         code = "otherwise" if rule is None else rule.code
         timer.lap("act")
-        # What a review saves is not known without a score: as much as with an event of its amount, as they usually are.
-        usual = np.array([self._usual.chance])
-        saving = float(self.decision.costs.saving(usual, self._amount(values))[0])
+        # Without a score a look saves what is lost, on the whole, with events of such an amount.
+        costs = self.decision.costs
+        saving = self._usual.chance * costs.caught * float(self._amount(values)[0]) - costs.review
         found = _Found(action, 1.0, [Because(code)], 0, now, saving=saving, rule=code)
         return self._answer(name, event, values, self.release, found, timer, cause)
 
