@@ -40,12 +40,12 @@ def app(tmp_path: Path) -> Iterator[ps.App]:
 def exploring(app: ps.App) -> None:
     verdict = app.verdicts["payment"]
     # Nobody looks, so that whatever is bad is declined, unless it is explored.
-    costs = replace(verdict.costs, review=1e9)
+    costs = replace(verdict.costs, review=1e9, decline=1_00)
     app.close()
     app.verdicts["payment"] = replace(verdict, explore=0.5, costs=costs)
 
 
-def risky(name: str, amount: float = 300.0) -> dict[str, Any]:
+def risky(name: str, amount: float = 36.0) -> dict[str, Any]:
     """A payment that is declined, or approved to explore."""
     return payment(name, NOW, amount, "c2", "t3")
 
@@ -111,6 +111,8 @@ def test_another_payment_under_the_same_id_is_refused(app: ps.App) -> None:
         assert (other.status, problem(other)["field"]) == (422, "event.amount")
         # A later moment is not another payment: a client that names none is given the time of its request.
         assert ask(call, payment("swap", NOW + 1, 1.0)).status == 200
+        review = {"stream": "review", "id": "swap", "payment": "p", "customer": "c", "terminal": "t", "fraud": True}
+        assert problem(ask(call, review))["field"] == "event"
     with pytest.raises(RequestError, match="an event's id is its own"):
         app.judge("payment", payment("swap", NOW + 1, 150.0))
     assert app.open().log.refresh() == end + 1
@@ -256,7 +258,7 @@ def test_what_is_not_plainly_approved_is_on_the_disk_before_the_answer(
         actions = {ask(call, looked_at("limit")).json["action"]}
         assert on_disk(app) == {"plain", "limit"}
         assert ask(call, payment("small", NOW, 3.0)).json["action"] == "approve"
-        for i in range(12):
+        for i in range(20):
             actions.add(ask(call, risky(f"risky{i}")).json["action"])
             assert f"risky{i}" in on_disk(app)
     assert actions == {"review", "decline", "approve"}

@@ -69,8 +69,8 @@ class Face(Protocol):
     def judges(self, name: str) -> bool:
         """Whether a decision is on single events."""
 
-    def claim(self, name: str, event: str) -> tuple[Future[Judged], bool]:
-        """The promise of the first verdict on an event, by its id; and whether it is the caller's to keep."""
+    def claim(self, name: str, event: Accepted) -> tuple[Future[Judged], bool]:
+        """The promise of the first verdict on an event; and whether it is the caller's to keep."""
 
     def give_up(self, name: str, event: str, error: BaseException) -> None:
         """Says that a promise is not kept."""

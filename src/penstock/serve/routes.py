@@ -192,7 +192,7 @@ class Endpoints:
     async def _judge(self, name: str, asked: DecideRequest, waterfall: Waterfall, parsed: Parsed) -> Reply:
         """One event's verdict: the first one, however often and from wherever the event is sent."""
         event = parsed.accepted[0]
-        promise, mine = self.face.claim(name, event.id)
+        promise, mine = self.face.claim(name, event)
         if mine:
             try:
                 answer = await self._first(name, asked, waterfall, parsed, promise)

@@ -190,9 +190,13 @@ class Runtime:
         """Whether a decision is on single events."""
         return name in self._judges
 
-    def claim(self, name: str, event: str) -> tuple[Future[Judged], bool]:
-        """See `Firsts.claim`."""
-        return self._firsts.claim(name, event)
+    def claim(self, name: str, event: Accepted) -> tuple[Future[Judged], bool]:
+        """See `Firsts.claim`.
+
+        Raises:
+            RequestError: the verdict is on events of another stream.
+        """
+        return self._firsts.claim(name, self._judge(name).check(event).id)
 
     def give_up(self, name: str, event: str, error: BaseException) -> None:
         """See `Firsts.give_up`."""
@@ -217,7 +221,7 @@ class Runtime:
 
     def judge(self, name: str, request: DecideRequest, event: Accepted) -> Judged:
         """Decides on one event, logs both and waits for the disk; what was decided before is given again."""
-        promise, mine = self.claim(name, event.id)
+        promise, mine = self.claim(name, event)
         if not mine:
             first = promise.result()
             self.append([event])

@@ -172,8 +172,8 @@ class Judge:
             RequestError: there is none, or it is of another stream.
         """
         timer = Timer(self.budget(request) - spent_ms)
+        event = self.check(event)
         values = self._values(event)
-        assert event is not None
         name, release, cause = new_id(), self.release, "release"
         if release is not None and timer.left <= self.costs.expected:
             self.costs.forget()
@@ -200,11 +200,16 @@ class Judge:
             cause: why.
         """
         timer = Timer(self.budget(request) - spent_ms)
+        event = self.check(event)
         values = self._values(event)
-        assert event is not None
         return self._by_rules(new_id(), event, values, timer, cause)
 
-    def _values(self, event: Accepted | None) -> dict[str, Any]:
+    def check(self, event: Accepted | None) -> Accepted:
+        """The event that is asked about.
+
+        Raises:
+            RequestError: there is none, or it is of another stream.
+        """
         stream = self.decision.recipe.schema.stream
         if event is None or event.stream != stream:
             raise RequestError(
@@ -212,6 +217,9 @@ class Judge:
                 got="none" if event is None else f"one of {event.stream}",
                 remedy='send {"event": {…}}', field="event",
             )  # fmt: skip
+        return event
+
+    def _values(self, event: Accepted) -> dict[str, Any]:
         return dict(zip(self._names, event.values, strict=True))
 
     def _judge(
