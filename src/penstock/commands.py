@@ -273,9 +273,12 @@ def reviews(*, decision: str | None, app: Path | None, home: Path, most: int, st
         Staffing(home / STAFFING).set(verdict.name, checked_staff(staff))
         say({"decision": verdict.name, "reviews": staff}, f"{verdict.name}: people for {staff:g} reviews a day", json)
         return
-    with _log(system) as log, closing(DecisionLog(home / DECISIONS)) as decisions:
-        # By the clock of whoever serves, the newest event is not far from now.
-        found = [one.as_dict() for one in Queue(verdict.recipe, decisions, log).waiting(log.newest, most)]
+    found: list[dict[str, Any]] = []
+    if (home / DECISIONS).exists():
+        with _log(system) as log, closing(DecisionLog(home / DECISIONS)) as decisions:
+            # By the clock of whoever serves, the newest event is not far from now.
+            waiting = Queue(verdict.recipe, decisions, log).waiting(log.newest, most)
+            found = [one.as_dict() for one in waiting]
     lines = []
     for one in found:
         score = "     " if one["score"] is None else f"{one['score']:.3f}"

@@ -265,7 +265,7 @@ class DecisionLog:
 
     def _connect(self) -> sqlite3.Connection:
         # The writing thread's connection is closed by whoever closes the log.
-        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30)
         db.execute("PRAGMA synchronous=NORMAL")
         return db
 
