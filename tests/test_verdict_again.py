@@ -21,7 +21,7 @@ from penstock.clock import SECOND
 from penstock.errors import RequestError, UnavailableError
 from penstock.events import Parsed
 from penstock.releases import read
-from penstock.serve import batches
+from penstock.serve import asking, batches, routes
 from penstock.serve.decisions import DECISIONS, Decided, DecisionLog
 from penstock.serve.requests import Judged
 from penstock.serve.server import BackgroundServer
@@ -35,6 +35,13 @@ def app(tmp_path: Path) -> Iterator[ps.App]:
     with paying.paying(tmp_path) as app:
         exploring(app)
         yield app
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine the disk and other requests are waited for."""
+    monkeypatch.setattr(asking, "STORE_WITHIN", 20.0)
+    monkeypatch.setattr(routes, "STORE_WITHIN", 20.0)
 
 
 def exploring(app: ps.App) -> None:
@@ -81,6 +88,7 @@ def submitted(app: ps.App, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # Sent again
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_payment_that_is_sent_again_is_not_decided_anew(app: ps.App) -> None:
     """However often: the answer is the first one to the byte, one row is logged, and the price counts it once."""
     runtime = app.open()
@@ -118,6 +126,7 @@ def test_another_payment_under_the_same_id_is_refused(app: ps.App) -> None:
     assert app.open().log.refresh() == end + 1
 
 
+@pytest.mark.usefixtures("patient")
 def test_sends_at_the_same_time_are_answered_by_the_first(app: ps.App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six clients whose requests overlap get one decision, which is computed once."""
     plain, computed, go = Judge.decide, [], threading.Event()
@@ -141,6 +150,24 @@ def test_sends_at_the_same_time_are_answered_by_the_first(app: ps.App, monkeypat
     assert len(computed) == len(rows(app)) == 1
 
 
+@pytest.mark.usefixtures("patient")
+def test_what_was_decided_elsewhere_is_read_and_not_counted(app: ps.App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verdict that another process gave is given again: neither is it handed to the disk nor does the price hear."""
+    runtime = app.open()
+    first = app.judge("payment", risky("elsewhere"))
+
+    def served(answer: Judged, *, sure: bool = False) -> None:
+        assert answer.cached
+
+    monkeypatch.setattr(runtime, "served", served)
+    runtime._firsts = Firsts()
+    with BackgroundServer(runtime) as server, Client(server) as call:
+        assert ask(call, risky("elsewhere")).json["decision_id"] == first.decision_id
+    runtime._firsts = Firsts()
+    assert app.judge("payment", risky("elsewhere")).decision_id == first.decision_id
+
+
+@pytest.mark.usefixtures("patient")
 def test_the_first_verdict_outlives_the_process(app: ps.App) -> None:
     """After a restart, and where memory has let it go, it is read from the decision log, to the last digit."""
     with BackgroundServer(app.open()) as server, Client(server) as call:
@@ -207,6 +234,7 @@ def test_what_the_log_takes_late_is_decided_once(app: ps.App, monkeypatch: pytes
     assert values["verdict"]["features"]["Customer.payments_1min"]["value"] == 0
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_deciding_thread_that_is_late_does_not_send_the_payment_twice(
     app: ps.App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +257,7 @@ def test_a_deciding_thread_that_is_late_does_not_send_the_payment_twice(
     assert [one.id for one in rows(app)] == [answer.json["decision_id"]]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_payment_that_is_known_and_was_not_decided_on_is_decided(app: ps.App) -> None:
     """Its first verdict is durable on return, whatever it is."""
     app.ingest([payment("known", NOW, 3.0)])
@@ -247,6 +276,7 @@ def on_disk(app: ps.App) -> set[str]:
         return {name for (name,) in db.execute("SELECT json_extract(verdict, '$.event') FROM decisions")}
 
 
+@pytest.mark.usefixtures("patient")
 def test_what_is_not_plainly_approved_is_on_the_disk_before_the_answer(
     app: ps.App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +294,7 @@ def test_what_is_not_plainly_approved_is_on_the_disk_before_the_answer(
     assert actions == {"review", "decline", "approve"}
 
 
+@pytest.mark.usefixtures("patient")
 def test_what_is_waited_for_is_synced(app: ps.App) -> None:
     """SQLite waits for the disk at the commit that somebody waits for, and at no other."""
     log = app.open().decisions
@@ -274,6 +305,7 @@ def test_what_is_waited_for_is_synced(app: ps.App) -> None:
     assert log._writing.execute("PRAGMA synchronous").fetchone() == (1,)  # type: ignore[union-attr]
 
 
+@pytest.mark.usefixtures("patient")
 def test_an_approval_does_not_wait_for_the_decision_log(app: ps.App, monkeypatch: pytest.MonkeyPatch) -> None:
     """While that is held up approvals are answered, and a review is not until it goes on."""
     log, go, began = app.open().decisions, threading.Event(), threading.Event()
