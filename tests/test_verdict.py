@@ -30,7 +30,7 @@ from penstock.serve import admission
 from penstock.serve.decisions import Decided, DecisionLog, logged
 from penstock.serve.requests import Judged, checked
 from penstock.serve.server import BackgroundServer
-from penstock.serve.verdicts import Judge, Rules, Staffing
+from penstock.serve.verdicts import Judge, Rules, Staffing, Watched
 from serving import Client, until
 
 
@@ -392,6 +392,19 @@ def test_what_rules_read_from_memory_is_what_the_store_says(app: ps.App) -> None
             assert mine
             assert mine == {key: held[key] for key in mine}
     assert {rule.code for rule in verdict.first} == {"blocked_customer", "blocked_terminal", "too_fast"}
+
+
+def test_memory_knows_names_that_this_process_never_spelled(untrained: ps.App) -> None:
+    """A worker that has only the log finds who was blocked, without asking the disk when a payment comes."""
+    untrained.ingest([block(customer="evil")])
+    log = untrained.log(read_only=True)
+    verdict = untrained.verdicts["payment"]
+    watched = Watched(verdict.recipe, verdict.first, log)
+    watched.follow()
+    log.close()
+    found = watched.values({"customer": "evil", "terminal": "never seen"}, (NOW + 1) * 1_000_000)
+    assert found["BlockedCustomer.blocks_90d"] == 1
+    assert found["BlockedTerminal.blocks_90d"] == 0
 
 
 def test_memory_lets_go_of_who_has_long_done_nothing(untrained: ps.App) -> None:
