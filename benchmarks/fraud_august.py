@@ -152,7 +152,7 @@ def _by_model(
     for place, time in enumerate(payments.time[at].tolist()):
         priced = each[place] + np.array([0.0, price.now, 0.0])
         out[place] = int(np.argmin(priced))
-        price.add(float(savings[place]), time)
+        price.add(float(savings[place]), time, asked=ACTIONS[out[place]] == "review")
     return out
 
 

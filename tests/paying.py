@@ -12,6 +12,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
+from polars import col
 
 import penstock as ps
 from penstock.clock import EventsClock
@@ -84,3 +85,10 @@ def paying(folder: Path, *, trained: bool = True) -> Iterator[ps.App]:
     shutil.copytree(_home(trained), folder / "home")
     with open_app(folder / "home") as app:
         yield app
+
+
+def look_at_large(app: ps.App) -> ps.App:
+    """Before it is opened: payments above the app's limit are reviewed, those that the model would decline, too."""
+    limit = ps.rule("limit", "review", col("amount") > 5_000_00, softens=True)
+    app.verdicts["payment"] = replace(app.verdicts["payment"], last=(limit,))
+    return app

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,10 +26,11 @@ from penstock.commands import served_audit
 from penstock.errors import DefinitionError, EventError, ReleaseError, RequestError
 from penstock.learn import ACTIONS, Acted, Trials, VerdictRecipe
 from penstock.releases import VerdictRelease, read
+from penstock.serve import admission
 from penstock.serve.decisions import Decided, DecisionLog, logged
 from penstock.serve.requests import Judged, checked
 from penstock.serve.server import BackgroundServer
-from penstock.serve.verdicts import Judge, Rules, Staffing
+from penstock.serve.verdicts import Judge, Rules, Staffing, Watched
 from serving import Client, until
 
 
@@ -235,17 +238,28 @@ def test_a_rule_makes_an_action_stricter_and_never_milder_unless_it_says_so(app:
 
 
 def test_a_share_of_declines_is_let_through_with_its_chance_logged(tmp_path: Path) -> None:
-    """With half of them explored, about half of what would be declined is approved, and each says with what chance."""
+    """Of declines of a usual amount about half, of larger ones as much less as they are larger, down to a tenth."""
     shutil.copytree(paying._home(True), tmp_path / "home")
     app = ps.load(paying.APP)
     app.home, app.clock = tmp_path / "home", paying.EventsClock()
-    app.verdicts["payment"] = replace(app.verdicts["payment"], explore=0.5, budget=10_000_000)
+    plain = app.verdicts["payment"]
+    # Neither a review nor approving pays.
+    costs = ps.Costs("amount", review=1e9, decline=1)
+    app.verdicts["payment"] = replace(plain, explore=0.5, budget=10_000_000, costs=costs)
     with app:
-        answers = [app.judge("payment", payment(f"x{i}", NOW, 400.0, f"c{i % 40}", "t3")) for i in range(120)]
-        drawn = [a for a in answers if a.propensity == 0.5]
-        assert len(drawn) > 50
-        assert 0.3 < np.mean([a.action == "approve" for a in drawn]) < 0.7
-        assert {one.verdict["action"] for one in written(app) if one.propensities[0] == 0.5} == {"approve", "decline"}
+        release = app.open()._judges["payment"].release
+        assert release is not None
+        usual = float(np.median(release.model.reference[:, 1])) / 100
+        for name, times, chance in (("x", 1.0, 0.5), ("y", 4.0, 0.125), ("z", 50.0, 0.05)):
+            made = [payment(f"{name}{i}", NOW, usual * times, f"c{i % 40}", "t3") for i in range(120)]
+            answers = [app.judge("payment", one) for one in made]
+            drawn = [a for a in answers if not a.reasons or a.propensity < 1]
+            let = [a for a in drawn if a.action == "approve" and a.propensity < 0.9]
+            assert len(drawn) > 50
+            assert [a.propensity for a in let] == pytest.approx([chance] * len(let), rel=0.01)
+            assert abs(len(let) / len(drawn) - chance) < 0.15
+        explored = [one for one in written(app) if one.verdict and 0 < one.propensities[0] < 1]
+        assert {one.verdict["action"] for one in explored if one.verdict} == {"approve", "decline"}
 
 
 def test_rules_answer_when_the_store_fails(app: ps.App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,6 +301,167 @@ def test_a_verdict_is_asked_with_an_event_of_its_stream(app: ps.App) -> None:
     assert written(app) == []
 
 
+def test_the_price_that_is_logged_is_the_one_that_was_used(app: ps.App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it changes before the decision is written; none where there was nobody to review."""
+    judge = app.open()._judges["payment"]
+    judge.staff(1)
+    used, plain = judge.price.now, Judge._judge
+
+    def moved(self: Judge, *args: Any) -> Any:
+        found = plain(self, *args)
+        judge.staff(1e9)
+        return found
+
+    monkeypatch.setattr(Judge, "_judge", moved)
+    event = app.open().intake.check(payment("x", NOW, 5.0))
+    assert used > 0
+    assert judge.decide(checked(), 0.0, event).decided.verdict["price"] == used
+    assert judge.price.now == 0
+    judge.staff(0)
+    assert judge.decide(checked(), 0.0, event).decided.verdict["price"] is None
+
+
+def test_finding_reasons_counts_as_time(app: ps.App) -> None:
+    """What the stage after the score takes is reckoned with, where time is short."""
+    judge = app.open()._judges["payment"]
+    judge.costs = judge._no_costs()
+    for _ in range(30):
+        judge.costs.add({"features": 0.0, "score": 0.0, "act": 8.0})
+    assert judge.costs.expected == judge.costs.of("act") > 6
+    judge.costs = judge._no_costs()
+    judge.decide(checked(), 0.0, app.open().intake.check(payment("x", NOW, 400.0, "c2", "t3")))
+    assert judge.costs.of("act") > 0
+
+
+# Rules without the model
+
+
+def block(**who: str) -> dict[str, Any]:
+    return {"stream": "block", "time": NOW, **who}
+
+
+def test_block_lists_hold_before_there_is_a_release(untrained: ps.App) -> None:
+    """So do rules about how fast somebody pays, for as long as their window; others are left alone."""
+    untrained.ingest([block(customer="evil"), block(terminal="bad")])
+    found = [untrained.judge("payment", payment(f"b{i}", NOW + i, 5.0, *who)) for i, who in enumerate(WHO)]
+    assert [[a.action, a.reasons[0].code if a.reasons else None, a.tier] for a in found] == [
+        ["decline", "blocked_customer", "rules"], ["decline", "blocked_terminal", "rules"],
+        ["approve", "otherwise", "rules"],
+    ]  # fmt: skip
+    for i in range(11):
+        hurried = untrained.judge("payment", payment(f"fast{i}", NOW + 10 + i, 5.0, "hurried"))
+    assert (hurried.action, [r.code for r in hurried.reasons]) == ("decline", ["too_fast"])
+    assert untrained.judge("payment", payment("later", NOW + 200, 5.0, "hurried")).action == "approve"
+
+
+WHO = (("evil", "t1"), ("c1", "bad"), ("c1", "t1"))
+
+
+@pytest.mark.parametrize("trouble", ["busy", "late", "failed"])
+def test_block_lists_hold_whatever_keeps_the_model(app: ps.App, trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over HTTP: with no time for the model, a thread that does not answer, and a store that is away."""
+    runtime = app.open()
+    app.ingest([block(customer="evil"), block(terminal="bad")])
+    go = threading.Event()
+
+    class Away:
+        """A store that does not answer, to the one that decides."""
+
+        def snapshot(self) -> Any:
+            if trouble == "late":
+                go.wait(20)
+            raise OSError("the disk is gone")
+
+    if trouble != "busy":
+        monkeypatch.setattr(runtime._judges["payment"], "store", Away())
+    budget = {"budget_ms": {"busy": 0.001, "late": 100, "failed": 10_000}[trouble]}
+    with BackgroundServer(runtime) as server, Client(server) as call:
+        answers = [
+            call("POST", "/v1/decide/payment", {"event": payment(f"b{i}", NOW + i, 5.0, *who), **budget})
+            for i, who in enumerate(WHO)
+        ]
+        go.set()
+    assert [answer.status for answer in answers] == [200] * 3
+    assert [answer.json["action"] for answer in answers] == ["decline", "decline", "approve"]
+    assert {answer.json["tier"] for answer in answers} == {"rules"}
+
+
+def test_a_rule_on_a_view_that_the_release_does_not_know_holds(app: ps.App, tmp_path: Path) -> None:
+    """The app's file has a new block list, by device; the release in charge was trained before."""
+    source = paying.APP.read_text()
+    for old, new in (
+        ("    first = [\n", '    first = [\n        ps.rule("stolen", "decline", col("Stolen.blocks_90d") > 0),\n'),
+        ('    terminal: str | None = None\n', '    terminal: str | None = None\n    device: str | None = None\n'),
+        (
+            '@app.view(on=Block, by="customer")',
+            '@app.view(on=Block, by="device")\nclass Stolen:\n    blocks_90d = ps.count(window="90d")\n\n\n'
+            '@app.view(on=Block, by="customer")',
+        ),
+    ):  # fmt: skip
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    (tmp_path / "app.py").write_text(source)
+    home = app.home
+    app.close()
+    changed = ps.load(tmp_path / "app.py")
+    changed.home, changed.clock = home, paying.EventsClock()
+    changed.verdicts["payment"] = replace(changed.verdicts["payment"], budget=10_000_000)
+    with changed:
+        changed.ingest([block(device="d9")])
+        found = [changed.judge("payment", {**payment(f"q{d}", NOW + 1, 5.0), "device": d}) for d in ("d9", "d1")]
+        assert [(a.tier, a.action) for a in found] == [("model", "decline"), ("model", "approve")]
+        assert [r.code for r in found[0].reasons] == ["stolen"]
+
+
+def test_what_rules_read_from_memory_is_what_the_store_says(app: ps.App) -> None:
+    """At any moment, whatever came: of those that had an event in the window, and of those that had none."""
+    runtime, verdict = app.open(), app.verdicts["payment"]
+    watched = runtime._judges["payment"].watched
+    assert watched is not None
+    assert watched.views == {"Customer", "BlockedCustomer", "BlockedTerminal"}
+    random = np.random.default_rng(5)
+    now = NOW
+    for i in range(60):
+        now += 45 if i < 40 else 8 * DAY
+        who = {"customer": f"c{random.integers(6)}", "terminal": f"t{random.integers(6)}"}
+        app.ingest([payment(f"m{i}", now, 5.0, *who.values())])
+        if i % 5 == 0:
+            app.ingest([{**block(**dict([list(who.items())[i % 2]])), "time": now}])
+        names = [f"c{random.integers(8)}", f"t{random.integers(8)}"]
+        found = watched.values(dict(zip(who, names, strict=True)), runtime.now())
+        for view, name in (("Customer", names[0]), ("BlockedCustomer", names[0]), ("BlockedTerminal", names[1])):
+            held = app.features(view, name)
+            mine = {key.partition(".")[2]: value for key, value in found.items() if key.startswith(f"{view}.")}
+            assert mine
+            assert mine == {key: held[key] for key in mine}
+    assert {rule.code for rule in verdict.first} == {"blocked_customer", "blocked_terminal", "too_fast"}
+
+
+def test_memory_knows_names_that_this_process_never_spelled(untrained: ps.App) -> None:
+    """A worker that has only the log finds who was blocked, without asking the disk when a payment comes."""
+    untrained.ingest([block(customer="evil")])
+    log = untrained.log(read_only=True)
+    verdict = untrained.verdicts["payment"]
+    watched = Watched(verdict.recipe, verdict.first, log)
+    watched.follow()
+    log.close()
+    found = watched.values({"customer": "evil", "terminal": "never seen"}, (NOW + 1) * 1_000_000)
+    assert found["BlockedCustomer.blocks_90d"] == 1
+    assert found["BlockedTerminal.blocks_90d"] == 0
+
+
+def test_memory_lets_go_of_who_has_long_done_nothing(untrained: ps.App) -> None:
+    """Of a window of a minute, those of the last two are kept, not everybody who ever paid."""
+    watched = untrained.open()._judges["payment"].watched
+    assert watched is not None
+    version = watched._views["Customer"].version
+    for minute in range(8):
+        untrained.ingest(
+            [payment(f"g{minute}-{i}", NOW + 60 * minute + i / 10, 5.0, f"new{minute}-{i}") for i in range(100)]
+        )
+    assert 100 <= len(list(watched._records.scan(version))) <= 300
+
+
 # What is served is what the log says
 
 
@@ -322,6 +497,8 @@ def test_a_decision_log_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     log = DecisionLog(tmp_path / "decisions.sqlite")
     log.close()
     db = log._connect()
+    for index in ("by_event", "reviews"):
+        db.execute(f"DROP INDEX {index}")
     db.execute("ALTER TABLE decisions DROP COLUMN verdict")
     db.close()
     again = DecisionLog(tmp_path / "decisions.sqlite")
@@ -381,6 +558,37 @@ def test_fewer_people_mean_a_higher_price_everywhere(app: ps.App) -> None:
         other.warm()
         assert other.price.reviews == 1
         assert other.price.now > 0
+
+
+@pytest.mark.parametrize("number", ["-5", "NaN", "1e400", '"many"', "null"])
+def test_a_senseless_number_of_reviewers_changes_nothing_and_stops_nothing(app: ps.App, number: str) -> None:
+    """What was said before holds, whatever stands in the file, and a release is taken all the same."""
+    runtime = app.open()
+    runtime.staff("payment", 7)
+    (app.home / "staffing.json").write_text(f'{{"payment": {number}}}')
+    judge = runtime._judges["payment"]
+    old, judge.release = judge.release, None
+    app.train()
+    assert judge.release is not None
+    assert judge.release is not old
+    assert judge.price.reviews == 7
+
+
+def test_what_one_decision_cannot_hear_stops_no_release(
+    app: ps.App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each look goes on to the releases, and says what failed."""
+    runtime = app.open()
+    judge = runtime._judges["payment"]
+
+    def broken(name: str) -> float:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(runtime.staffing, "of", broken)
+    judge.release = None
+    app.train()
+    assert judge.release is not None
+    assert "the disk is gone" in caplog.text
 
 
 def test_a_staffing_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
@@ -472,6 +680,18 @@ def test_a_verdict_comes_late_rather_than_never(app: ps.App, monkeypatch: pytest
         assert call("POST", "/v1/decide/payment", asked).status == 200
         assert perf_counter() > began + 0.3
     assert runtime.log.refresh() == end + 1
+
+
+def test_an_overloaded_server_answers_payments_by_rules(app: ps.App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where requests wait longer than half of the budget, lists are refused, and a verdict is given all the same."""
+    monkeypatch.setattr(admission, "_QUIET", math.inf)
+    with BackgroundServer(app.open()) as server, Client(server) as call:
+        server.app._admission._mean = 100.0
+        asked = {"event": payment("h1", NOW, 5.0), "budget_ms": 20}
+        answer = call("POST", "/v1/decide/payment", asked)
+        assert (answer.status, answer.json["tier"], answer.json["action"]) == (200, "rules", "approve")
+        server.app._admission._mean = 1_000.0
+        assert call("POST", "/v1/decide/payment", asked).status == 429  # beyond what anything may wait
 
 
 def test_reviews_are_the_operators(app: ps.App) -> None:

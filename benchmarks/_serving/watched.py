@@ -49,7 +49,7 @@ class Unlogged:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runtime, name)
 
-    def served(self, answer: Answer | Judged) -> None:
+    def served(self, answer: Answer | Judged, *, sure: bool = False) -> None:
         """Forgets it."""
 
 

@@ -32,7 +32,7 @@ from penstock.serve.runtime import Runtime
 from penstock.serve.verdicts import Verdict
 from penstock.serve.verdicts import define as define_verdict
 from penstock.stores import open_store
-from penstock.types import Accepted, Progress, Store
+from penstock.types import Accepted, Micros, Progress, Store
 
 D = TypeVar("D")
 HOME = Path("penstock-data")
@@ -272,18 +272,17 @@ class App:
     def judge(self, name: str, event: Mapping[str, Any] | Event, *, budget_ms: float | None = None) -> Judged:
         """Decides on one event as the server does; it is durable on return, and not in its own features.
 
+        An event that was decided on before, by its id, gets the same answer again.
+
         Raises:
             EventError: the event breaks a rule; nothing is decided or logged then.
+            RequestError: the id is that of an event with other fields.
         """
         runtime = self.open()
         given = runtime.intake.check(event)
         if name in self.decisions:
             raise RequestError(f"{name} answers lists", got="an event", remedy="ask app.decide(name, user=…)")
-        answer = runtime.decide(name, checked(budget_ms=budget_ms), event=given)
-        assert isinstance(answer, Judged)
-        runtime.append([given])
-        runtime.served(answer)
-        return answer
+        return runtime.judge(name, checked(budget_ms=budget_ms), given)
 
     def features(self, view: str, key: str) -> dict[str, Any]:
         """The present features of one entity; several ids are joined by commas."""
@@ -308,7 +307,13 @@ class App:
             if self._runtime is not None:
                 self._runtime.decisions.flush()
             if isinstance(chosen, Verdict):
-                done = acted(logged(self.home / DECISIONS, chosen.name, audited=False), chosen.recipe.schema.stream)
+                decided = logged(
+                    self.home / DECISIONS,
+                    chosen.name,
+                    audited=False,
+                    since=_oldest(chosen, log) if until is None else 0,
+                )
+                done = acted(decided, chosen.recipe.schema.stream)
                 trained = train_verdict(
                     chosen.recipe, chosen.costs, log, folder, **names, acted=done, until=until, step=step
                 )
@@ -386,6 +391,12 @@ class App:
     def _any(self, name: str | None) -> Decision | Verdict:
         both: dict[str, Decision | Verdict] = {**self.decisions, **self.verdicts}
         return _named(name, both)
+
+
+def _oldest(verdict: Verdict, log: SqliteLog) -> Micros:
+    """No event that training looks at was decided on before."""
+    recipe = verdict.recipe
+    return log.newest - recipe.within - duration(recipe.valid) - duration(recipe.labels)
 
 
 def _named(name: str | None, known: Mapping[str, D]) -> D:

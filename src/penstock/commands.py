@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict
 from os.path import relpath
 from pathlib import Path
@@ -20,13 +20,13 @@ from penstock.errors import MappingError, NotFoundError, PenstockError, RequestE
 from penstock.events import Event, Mapping, ingest_file
 from penstock.printing import Printer
 from penstock.releases import Bundle, Registry, read
-from penstock.serve.decisions import DECISIONS, logged
+from penstock.serve.decisions import DECISIONS, DecisionLog, logged
 from penstock.serve.lock import HomeLock
 from penstock.serve.requests import checked_staff
 from penstock.serve.runtime import STAFFING
 from penstock.serve.server import run
 from penstock.serve.token import operator_token
-from penstock.serve.verdicts import Staffing, waiting
+from penstock.serve.verdicts import Queue, Staffing
 from penstock.types import Progress
 from penstock.workers import Plan, Supervisor, clock_of
 
@@ -273,9 +273,12 @@ def reviews(*, decision: str | None, app: Path | None, home: Path, most: int, st
         Staffing(home / STAFFING).set(verdict.name, checked_staff(staff))
         say({"decision": verdict.name, "reviews": staff}, f"{verdict.name}: people for {staff:g} reviews a day", json)
         return
-    with _log(system) as log:
-        asked = logged(home / DECISIONS, verdict.name)
-        found = [one.as_dict() for one in waiting(asked, verdict.recipe, log, most)]
+    found: list[dict[str, Any]] = []
+    if (home / DECISIONS).exists():
+        with _log(system) as log, closing(DecisionLog(home / DECISIONS)) as decisions:
+            # By the clock of whoever serves, the newest event is not far from now.
+            waiting = Queue(verdict.recipe, decisions, log).waiting(log.newest, most)
+            found = [one.as_dict() for one in waiting]
     lines = []
     for one in found:
         score = "     " if one["score"] is None else f"{one['score']:.3f}"

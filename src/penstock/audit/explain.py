@@ -50,7 +50,7 @@ class Explanation:
 
 def _told(v: dict[str, Any]) -> list[str]:
     chance = "" if v["propensity"] == 1 else f", done with chance {v['propensity']:.3g}"
-    score = "no score" if np.isnan(v["score"]) else f"score {v['score']:.4f}"
+    score = "no score" if v["score"] is None else f"score {v['score']:.4f}"
     out = [f"event {v['event']}: {v['action']}, {score}{chance}"]
     out += [f"     {code}" + ("" if effect is None else f" = {value:g} ({effect:+.3f})" if value is not None
             else f" missing ({effect:+.3f})") for code, value, effect in v["reasons"]]  # fmt: skip
@@ -91,7 +91,8 @@ def explain(one: Decided, release: Bundle | None, log: Log, *, most: int = 20) -
         "items": items,
     }
     if one.verdict is not None:
-        values["verdict"] = {**one.verdict, "score": float(one.scores[0]), "propensity": float(one.propensities[0])}
+        score = None if np.isnan(one.scores[0]) else float(one.scores[0])
+        values["verdict"] = {**one.verdict, "score": score, "propensity": float(one.propensities[0])}
     if release is None or not one.digests:
         for item in items:
             item["why"] = ["one of the popular items: this answer used no features"]

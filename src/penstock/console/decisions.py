@@ -77,7 +77,8 @@ def explanation(told: Explanation) -> Markup:
 def _verdict(v: Mapping[str, Any], facts: Sequence[tuple[str, str]]) -> Markup:
     said = v["verdict"]
     more = [
-        ("Event", str(said["event"])), ("Action", said["action"]), ("Score", f"{said['score']:.4f}"),
+        ("Event", str(said["event"])), ("Action", said["action"]),
+        ("Score", "none" if said["score"] is None else f"{said['score']:.4f}"),
         ("Propensity", f"{said['propensity']:.3g}"), ("Rule", said["rule"] or "none"),
         ("A review would save", f"{said['saving'] / 100:,.2f}"),
     ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from time import perf_counter
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from penstock.serve.lane import Lane
 from penstock.serve.metrics import Metrics
 from penstock.serve.replies import Waterfall
 from penstock.serve.requests import Answer, DecideRequest, Judged
+from penstock.serve.verdicts import undecided
 from penstock.types import Accepted
 
 R = TypeVar("R")
@@ -41,8 +43,13 @@ class Asking:
         self._admission = admission
 
     def admit(self, name: str, asked: DecideRequest, delay: float) -> float:
-        """The budget of a decision, in milliseconds; refuses a request that has waited `delay` of it, and too long."""
+        """The budget of a decision, in milliseconds; refuses a request that has waited `delay` of it, and too long.
+
+        An event's verdict is not refused, which nobody else can give: rules answer where no time is left.
+        """
         budget = self._face.budget(name, asked)
+        if self._face.judges(name):
+            return budget
         bearable = max(budget / 2, LEAST_DELAY)
         if delay > bearable:
             raise too_busy(delay, bearable)
@@ -97,8 +104,12 @@ class Asking:
         return answer
 
     def count(self, name: str, answer: Answer | Judged, waterfall: Waterfall) -> None:
-        """Takes down a decision whose answer is ready to be sent."""
+        """Logs and takes down a decision whose answer is ready to be sent."""
         self._face.served(answer)
+        self.tally(name, answer, waterfall)
+
+    def tally(self, name: str, answer: Answer | Judged, waterfall: Waterfall) -> None:
+        """Takes down a decision that is logged already."""
         stages = {**waterfall.stages, "total": waterfall.total}
         self._meters.decided(name, answer.tier, answer.release or "none", stages, answer.cause, answer.cached)
 
@@ -124,11 +135,22 @@ class Asking:
         self._meters.queue, self._meters.busy = self._lane.waiting, self._lane.busy
 
 
-async def within(logged: Awaitable[list[bool]], ms: float) -> None:
-    """Waits for the log so long; what it took later counts all the same."""
+async def promised(first: Future[Judged]) -> Judged:
+    """The verdict that another request is about to give."""
+    if first.done():
+        return first.result()
+    try:
+        async with asyncio.timeout(STORE_WITHIN):
+            return await asyncio.shield(asyncio.wrap_future(first))
+    except TimeoutError:
+        raise undecided("one that is still on its way") from None
+
+
+async def within(logged: Awaitable[list[bool]], ms: float) -> list[bool]:
+    """Waits for the log so long, and gives which events were new; what it took later counts all the same."""
     try:
         async with asyncio.timeout(max(0.0, ms) / 1e3):
-            await logged
+            return await logged
     except TimeoutError:
         raise UnavailableError(
             "an event sent along is durable before the answer", got="the log has not taken it in time",

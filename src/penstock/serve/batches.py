@@ -44,11 +44,17 @@ class Batches(Generic[T]):
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def put(self, entry: T) -> bool:
-        """Hands over an entry; whether it was kept. Never waits."""
+    def put(self, entry: T, *, hurry: bool = False) -> bool:
+        """Hands over an entry; whether it was kept. Never waits.
+
+        Args:
+            hurry: somebody waits for it, so that no more is gathered than what comes while the batch before is taken.
+        """
         if self._entries.qsize() >= self._most_waiting:
             return False
         self._entries.put(entry)
+        if hurry:
+            self._hurry.set()
         if not self._thread.ident:
             self._start()
         return True
@@ -96,11 +102,13 @@ class Batches(Generic[T]):
         # Where a whole batch waits already there is nothing to wait for.
         if not isinstance(entries[0], _Flush) and self._entries.qsize() < MOST:
             self._hurry.wait(PAUSE)
+        # Before what waits is collected: whoever hurries afterwards is heard by the next batch.
+        self._hurry.clear()
         try:
             while len(entries) < MOST:
                 entries.append(self._entries.get_nowait())
         except Empty:
-            pass
-        if any(isinstance(entry, _Flush) for entry in entries):
-            self._hurry.clear()
+            return entries
+        # Somebody may wait for what did not fit.
+        self._hurry.set()
         return entries

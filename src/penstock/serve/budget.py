@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-STAGES = ("features", "retrieve", "score", "rerank")
+STAGES = ("features", "retrieve", "score", "rerank", "act")
 _A_SECOND = 20.0
 
 

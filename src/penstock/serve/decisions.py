@@ -9,7 +9,8 @@ import os
 import sqlite3
 import time
 from collections.abc import Collection, Sequence
-from contextlib import closing
+from concurrent.futures import Future
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.errors import UnavailableError
 from penstock.events import ties
 from penstock.learn import Acted, Asks, Impressions, Recipe
 from penstock.serve.batches import PAUSE, Batches
+from penstock.serve.faults import FAULTS
 from penstock.types import Micros, Strings
 
 _COLUMNS = (
@@ -43,6 +46,13 @@ _COLUMNS = (
     "verdict TEXT",
 )
 _NAMES = tuple(column.split()[0] for column in _COLUMNS)
+_EVENT, _ACTION = "json_extract(verdict, '$.event')", "json_extract(verdict, '$.action')"
+_INDEXES = (
+    "by_time ON decisions (time)",
+    # Of expressions, so that a log of an earlier version has them without being rewritten.
+    f"by_event ON decisions (decision, {_EVENT}) WHERE verdict IS NOT NULL",
+    f"reviews ON decisions (decision, time) WHERE {_ACTION} = 'review'",
+)
 DIGEST = 8
 DECISIONS = "decisions.sqlite"
 """The decision log's file in a home folder."""
@@ -159,11 +169,14 @@ def acted(decided: Sequence[Decided], stream: str) -> Acted:
     )
 
 
-def logged(path: Path, decision: str | None = None, *, id: str | None = None, audited: bool = True) -> list[Decided]:
+def logged(
+    path: Path, decision: str | None = None, *, id: str | None = None, audited: bool = True, since: Micros = 0
+) -> list[Decided]:
     """The decisions that a home folder's decision log holds, or the one of an id.
 
     Args:
         audited: only those with features; an id's is there with or without.
+        since: only those from a time on.
 
     Returns:
         None where there is no log yet.
@@ -173,7 +186,7 @@ def logged(path: Path, decision: str | None = None, *, id: str | None = None, au
     log = DecisionLog(path)
     try:
         if id is None:
-            return log.read(decision, audited=audited)
+            return log.read(decision, audited=audited, since=since)
         found = log.find(id)
         return [] if found is None else [found]
     finally:
@@ -221,15 +234,26 @@ def digests(rows: NDArray[np.float64]) -> bytes:
     return b"".join([hashlib.blake2b(column, digest_size=DIGEST).digest() for column in columns])
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """One decision to be written, and who waits for it."""
+
+    decided: Decided
+    kept: Future[Decided] | None = None
+
+
 class DecisionLog:
     """Decisions in SQLite, written in the background: a crash may lose the last fraction of a second.
 
-    The event log is the durable truth; what is lost here is only evidence about answers already given.
+    What must not be lost, such as a verdict that somebody is to review, is waited for: see `keep`. Whatever comes
+    while one batch is on its way to the disk shares the next one.
+    Of a verdict on an event there is only the first one; another is passed over.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._batches = Batches("decision-log", self._write, most_waiting=_MOST_WAITING)
+        self._writing: sqlite3.Connection | None = None
         db = self._connect()
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"CREATE TABLE IF NOT EXISTS decisions ({', '.join(_COLUMNS)}) WITHOUT ROWID")
@@ -238,31 +262,57 @@ class DecisionLog:
             # A log of an earlier version lacks what came later.
             if column.split()[0] not in held:
                 db.execute(f"ALTER TABLE decisions ADD COLUMN {column}")
-        db.execute("CREATE INDEX IF NOT EXISTS by_time ON decisions (time)")
+        for index in _INDEXES:
+            db.execute(f"CREATE INDEX IF NOT EXISTS {index}")
         db.close()
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, isolation_level=None)
+        # The writing thread's connection is closed by whoever closes the log.
+        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30)
         db.execute("PRAGMA synchronous=NORMAL")
         return db
 
     def add(self, decided: Decided) -> None:
         """Hands a decision to the writing thread; never waits."""
-        if not self._batches.put(decided):
+        if not self._batches.put(_Entry(decided)):
             _log.error("decision %s is not logged: %d others wait for the disk", decided.id, _MOST_WAITING)
 
-    def _write(self, batch: list[Decided]) -> None:
-        insert = f"INSERT OR IGNORE INTO decisions VALUES ({', '.join('?' * len(_NAMES))})"
-        with closing(self._connect()) as db:
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                db.executemany(insert, [decided.row() for decided in batch])
-                db.execute("COMMIT")
-            except sqlite3.Error:
-                # Evidence is lost, decisions go on; the event log is the truth.
-                _log.exception("%d decisions could not be logged", len(batch))
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
+    def keep(self, decided: Decided) -> Future[Decided]:
+        """The same for one that somebody waits for: resolves, once on disk, to the decision that stands.
+
+        That is another one where a verdict on the event is there already. Fails with `UnavailableError`.
+        """
+        kept: Future[Decided] = Future()
+        if not self._batches.put(_Entry(decided, kept), hurry=True):
+            kept.set_exception(_unwritten(f"{_MOST_WAITING:,} that wait for the disk"))
+        return kept
+
+    def _write(self, batch: list[_Entry]) -> None:
+        try:
+            db = self._writing = self._writing or self._connect()
+            awaited = any(entry.kept is not None for entry in batch)
+            db.execute(f"PRAGMA synchronous={'FULL' if awaited else 'NORMAL'}")
+            db.execute("BEGIN IMMEDIATE")
+            stand = [_insert(db, entry.decided) for entry in batch]
+            db.execute("COMMIT")
+        except FAULTS as error:
+            # Evidence is lost, decisions go on; the event log is the truth.
+            _log.exception("%d decisions could not be logged", len(batch))
+            self._hang_up()
+            for entry in batch:
+                if entry.kept is not None:
+                    entry.kept.set_exception(_unwritten(str(error)))
+            return
+        for entry, stands in zip(batch, stand, strict=True):
+            if entry.kept is not None:
+                entry.kept.set_result(stands)
+
+    def _hang_up(self) -> None:
+        """Closes the writing connection, and so takes back what it has begun."""
+        db, self._writing = self._writing, None
+        if db is not None:
+            with suppress(sqlite3.Error):
+                db.close()
 
     def flush(self) -> None:
         """Returns once everything added so far can be read."""
@@ -270,6 +320,7 @@ class DecisionLog:
 
     def close(self) -> None:
         self._batches.close()
+        self._hang_up()
 
     def settle(self) -> None:
         """Returns once what any worker had added can be read: each gathers for a moment before it writes."""
@@ -299,6 +350,39 @@ class DecisionLog:
         finally:
             db.close()
 
+    def first(self, decision: str, event: str, *, others: bool = True) -> Decided | None:
+        """The verdict that was given on an event, by its id.
+
+        Args:
+            others: whether another process may have just given it.
+        """
+        for wait in (self.flush, self.settle) if others else (self.flush,):
+            wait()
+            with closing(self._connect()) as db:
+                row = _first(db, decision, event)
+            if row is not None:
+                return Decided.from_row(row)
+        return None
+
+    def reviews(self, decision: str, since: Micros) -> list[Decided]:
+        """The verdicts from a time on that asked for a review, by time; nothing else is read."""
+        self.flush()
+        query = (
+            f"SELECT {', '.join(_NAMES)} FROM decisions INDEXED BY reviews "
+            f"WHERE decision = ? AND {_ACTION} = 'review' AND time >= ? ORDER BY time"
+        )
+        with closing(self._connect()) as db:
+            return [Decided.from_row(row) for row in db.execute(query, (decision, since))]
+
+    def known_by(self, decision: str, time: Micros) -> int:
+        """An offset that the log had reached by a time, as far as decisions until then tell; 0 where none does."""
+        query = (
+            "SELECT offset FROM decisions WHERE time <= ? AND decision = ? AND offset > 0 ORDER BY time DESC LIMIT 1"
+        )
+        with closing(self._connect()) as db:
+            found = db.execute(query, (time, decision)).fetchone()
+        return 0 if found is None else int(found[0])
+
     def read(
         self, decision: str | None = None, *, id: str | None = None, since: Micros = 0, audited: bool = False
     ) -> list[Decided]:
@@ -319,3 +403,26 @@ class DecisionLog:
             return [Decided.from_row(row) for row in db.execute(query, wanted)]
         finally:
             db.close()
+
+
+def _first(db: sqlite3.Connection, decision: str, event: str) -> tuple[Any, ...] | None:
+    query = (
+        f"SELECT {', '.join(_NAMES)} FROM decisions INDEXED BY by_event "
+        f"WHERE decision = ? AND {_EVENT} = ? AND verdict IS NOT NULL ORDER BY id LIMIT 1"
+    )
+    found: tuple[Any, ...] | None = db.execute(query, (decision, event)).fetchone()
+    return found
+
+
+def _insert(db: sqlite3.Connection, decided: Decided) -> Decided:
+    """Enters a decision, inside a transaction; gives the one that stands."""
+    if decided.verdict is not None:
+        held = _first(db, decided.decision, decided.verdict["event"])
+        if held is not None:
+            return Decided.from_row(held)
+    db.execute(f"INSERT OR IGNORE INTO decisions VALUES ({', '.join('?' * len(_NAMES))})", decided.row())
+    return decided
+
+
+def _unwritten(got: str) -> UnavailableError:
+    return UnavailableError("the decision log takes a verdict", got=got, remedy="see the server's log")

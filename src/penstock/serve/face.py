@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from penstock.events import Parsed
+from penstock.serve.decisions import Decided
 from penstock.serve.requests import Answer, DecideRequest, Judged
 from penstock.types import Accepted, Micros
 
@@ -14,8 +15,8 @@ from penstock.types import Accepted, Micros
 class Face(Protocol):
     """One app that runs.
 
-    What may wait for the store is called on a thread of its own: `decide`, `features`, `now`, `popular`, `ready`,
-    `reviews`, and the releases' methods. The others are called on the event loop's thread and must not wait.
+    What may wait for the store is called on a thread of its own: `decide`, `earlier`, `features`, `now`, `popular`,
+    `ready`, `reviews`, and the releases' methods. The others are called on the event loop's thread and must not wait.
 
     Every method may raise a `PenstockError`, which becomes the answer: `TooLargeError` 413, `NotFoundError` 404,
     `UnavailableError` 503, a `BodyError` of events 400, any other 422.
@@ -62,8 +63,26 @@ class Face(Protocol):
     def staff(self, decision: str, reviews: float) -> dict[str, Any]:
         """Says how many reviews a day a verdict has people for."""
 
-    def served(self, answer: Answer | Judged) -> None:
-        """Logs a decision whose answer is sent."""
+    def served(self, answer: Answer | Judged, *, sure: bool = False) -> Future[Decided] | None:
+        """Logs a decision; where it must not be lost, or `sure`, resolves once on disk, to the one that stands."""
+
+    def judges(self, name: str) -> bool:
+        """Whether a decision is on single events."""
+
+    def claim(self, name: str, event: Accepted) -> tuple[Future[Judged], bool]:
+        """The promise of the first verdict on an event; and whether it is the caller's to keep."""
+
+    def give_up(self, name: str, event: str, error: BaseException) -> None:
+        """Says that a promise is not kept."""
+
+    def earlier(self, name: str, event: Accepted) -> Judged | None:
+        """The verdict that was given before on an event that the log had already; reads the disk."""
+
+    def again(self, name: str, first: Judged, event: Accepted) -> Judged:
+        """The first verdict on an event, for whoever sends it again."""
+
+    def standing(self, name: str, answer: Judged, stands: Decided, event: Accepted) -> Judged:
+        """The answer, or the earlier one that stands in its place."""
 
     def features(self, view: str, key: str) -> dict[str, Any]:
         """The present values of one entity; `key` holds its URL-encoded ids, joined by commas."""

@@ -84,8 +84,12 @@ class Follower:
             if self._registry.stamp() != self._stamp:
                 self._read_pointers()
             self._count()
-            for decider in self._deciders.values():
-                decider.warm()
+            for name, decider in self._deciders.items():
+                try:
+                    decider.warm()
+                except FAULTS:
+                    # Whatever one decision cannot hear, releases are swapped all the same.
+                    _log.exception("%s could not be told what is new", name)
             for release in list(self._loading.values()):
                 if self._caught_up(release.recipe.views):
                     self._deciders[release.decision].take(release)

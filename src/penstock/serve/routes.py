@@ -7,6 +7,7 @@ import hmac
 import html
 import os
 import secrets
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -17,10 +18,10 @@ from urllib.parse import unquote
 
 import msgspec
 
-from penstock.errors import PenstockError, RequestError
+from penstock.errors import PenstockError, RequestError, UnavailableError
 from penstock.events import BodyError, Parsed
 from penstock.serve.admission import Admission
-from penstock.serve.asking import STORE_WITHIN, Asking, within
+from penstock.serve.asking import STORE_WITHIN, Asking, promised, within
 from penstock.serve.face import Face
 from penstock.serve.lane import Lane
 from penstock.serve.metrics import CONTENT_TYPE, Metrics
@@ -175,27 +176,72 @@ class Endpoints:
         budget = self.asking.admit(name, asked, request.delay)
         parsed = await self._event(asked)
         waterfall.lap("parse")
-        event = parsed.accepted[0] if parsed is not None else None
-        early: list[Future[list[bool]]] = []
-
-        def looked() -> None:
-            # What cannot be taken now is heard of below.
-            with suppress(PenstockError):
-                if parsed is not None:
-                    early.append(self.face.submit(parsed, "decide", shown=False))
-
-        answer = await self.asking.ask(name, asked, waterfall, event, looked)
-        # Not before, so that the decision cannot have seen it; a verdict is computed while the log syncs. It waits for
-        # the disk, rather late than never; that the next decision sees it, a moment later, nobody waits for.
-        shown = isinstance(answer, Answer)
-        logged = None if parsed is None else self._submit(parsed, "decide", *early, shown=shown)
+        if parsed is not None and self.face.judges(name):
+            return await self._judge(name, asked, waterfall, parsed)
+        answer = await self.asking.ask(name, asked, waterfall, parsed.accepted[0] if parsed is not None else None)
+        # Not before, so that the decision cannot have seen it.
+        logged = None if parsed is None else self._submit(parsed, "decide")
         body = encode(answer.body())
         waterfall.lap("serialise")
         if logged is not None:
-            await within(logged, budget - waterfall.total if shown else 1e3 * STORE_WITHIN)
+            await within(logged, budget - waterfall.total)
             waterfall.lap("log")
         self.asking.count(name, answer, waterfall)
         return Reply(200, body, note=note_of(answer))
+
+    async def _judge(self, name: str, asked: DecideRequest, waterfall: Waterfall, parsed: Parsed) -> Reply:
+        """One event's verdict: the first one, however often and from wherever the event is sent."""
+        event = parsed.accepted[0]
+        promise, mine = self.face.claim(name, event)
+        if mine:
+            try:
+                answer = await self._first(name, asked, waterfall, parsed, promise)
+            except BaseException as error:
+                if not promise.done():
+                    self.face.give_up(name, event.id, error)
+                raise
+        else:
+            answer = self.face.again(name, await promised(promise), event)
+            # The first request may have given up before the log took it.
+            await within(self._submit(parsed, "decide", shown=False), 1e3 * STORE_WITHIN)
+        waterfall.lap("log")
+        body = encode(answer.body())
+        waterfall.lap("serialise")
+        self.asking.tally(name, answer, waterfall)
+        return Reply(200, body, note=note_of(answer))
+
+    async def _first(
+        self, name: str, asked: DecideRequest, waterfall: Waterfall, parsed: Parsed, promise: Future[Judged]
+    ) -> Judged:
+        """Decides on an event that this process has not been asked about; `promise` is kept where one can be given."""
+        event = parsed.accepted[0]
+        # Sent once what is read is fixed, so that the decision cannot have seen it, and computed while the log syncs.
+        sending = _Once(lambda: self.face.submit(parsed, "decide", shown=False))
+        answer = await self.asking.ask(name, asked, waterfall, event, sending.early)
+        assert isinstance(answer, Judged)
+        logged = self._submit(parsed, "decide", sending.now(), shown=False)
+        try:
+            # It waits for the disk, rather late than never; that the next decision sees it nobody waits for.
+            (new,) = await within(logged, 1e3 * STORE_WITHIN)
+        except BaseException:
+            # It may be durable yet: then this is what was decided of it, whenever it is sent again.
+            self.face.served(answer)
+            promise.set_result(answer)
+            raise
+        if not new:
+            earlier = await asyncio.to_thread(self.face.earlier, name, event)
+            if earlier is not None:
+                promise.set_result(earlier)
+                return earlier
+        kept = self.face.served(answer, sure=not new)
+        if kept is not None:
+            # Where that fails the answer goes out all the same: the decision log has said so to the operator.
+            with suppress(TimeoutError, UnavailableError):
+                async with asyncio.timeout(STORE_WITHIN):
+                    stands = await asyncio.shield(asyncio.wrap_future(kept))
+                answer = self.face.standing(name, answer, stands, event)
+        promise.set_result(answer)
+        return answer
 
     async def _event(self, asked: DecideRequest) -> Parsed | None:
         if asked.event is None:
@@ -314,6 +360,27 @@ class Endpoints:
             f"<h1>penstock</h1><ul>{facts}</ul><ul>{links}</ul></html>"
         )
         return Reply(200, page.encode(), b"text/html; charset=utf-8")
+
+
+class _Once:
+    """Sends something once, on whichever thread is the first to ask for it."""
+
+    def __init__(self, send: Callable[[], Future[list[bool]]]) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._sent: Future[list[bool]] | None = None
+
+    def early(self) -> None:
+        """Sends it; what cannot be sent now is heard of later."""
+        with suppress(PenstockError):
+            self.now()
+
+    def now(self) -> Future[list[bool]]:
+        """Sends it, unless it was sent."""
+        with self._lock:
+            if self._sent is None:
+                self._sent = self._send()
+            return self._sent
 
 
 Pages = Callable[[Endpoints], Sequence[Route]]

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 
-from penstock.clock import Clock
+from penstock.clock import DAY, Clock
 from penstock.errors import NotFoundError, ReleaseError, RequestError
 from penstock.events import Intake, Parsed, SqliteLog
 from penstock.features import View
@@ -20,12 +21,12 @@ from penstock.features.folded import Folded
 from penstock.releases import Registry
 from penstock.retrieve import Popularity
 from penstock.serve.decide import Decider
-from penstock.serve.decisions import DECISIONS, DecisionLog
+from penstock.serve.decisions import DECISIONS, Decided, DecisionLog
 from penstock.serve.definition import Decision, unknown_decision
 from penstock.serve.follower import Follower
 from penstock.serve.ingestor import Inlet
 from penstock.serve.requests import Answer, DecideRequest, Judged
-from penstock.serve.verdicts import Judge, Staffing, Verdict, waiting
+from penstock.serve.verdicts import Firsts, Judge, Queue, Staffing, Verdict, Watched, again, judged
 from penstock.serve.writer import MOST
 from penstock.types import Accepted, Micros, Schema, Store
 
@@ -85,10 +86,21 @@ class Runtime:
         self._deciders = {d.name: Decider(d, store, log.strings, clock, popularity, self._folded) for d in decisions}
         self.staffing = Staffing(home / STAFFING)
         self._judges = {
-            v.name: Judge(v, store, log.strings, clock, self._folded, self.staffing, workers) for v in verdicts
-        }
+            v.name: Judge(
+                v, store, log.strings, clock, self._folded, self.staffing, workers,
+                Watched(v.recipe, [*v.first, *v.last], log),
+            )
+            for v in verdicts
+        }  # fmt: skip
+        self._queues = {v.name: Queue(v.recipe, self.decisions, log) for v in verdicts}
+        self._firsts = Firsts()
+        self._workers = workers
         self._deciding: dict[str, Decider | Judge] = {**self._deciders, **self._judges}
         self._follower = Follower(log, store, self.registry, self._deciding, popularity, clock)
+        for name, judge in self._judges.items():
+            # What was asked for before a restart is yet to be done; each worker has its part of it.
+            asked = self.decisions.reviews(name, clock.now() - DAY)
+            judge.price.remember([one.time for one in asked[::workers]])
         closing.callback(self.decisions.close)
         closing.callback(self._follower.close)
 
@@ -153,25 +165,95 @@ class Runtime:
         """Answers one request of a decision from memory alone, because of `cause`."""
         return self._decider(name).fall_back(request, spent_ms, cause, event)
 
-    def served(self, answer: Answer | Judged) -> None:
-        """Logs a decision whose answer is sent."""
-        if answer.decided is not None:
-            self.decisions.add(answer.decided)
+    def served(self, answer: Answer | Judged, *, sure: bool = False) -> Future[Decided] | None:
+        """Logs a decision: of a list once its answer is sent, of a verdict before.
+
+        Args:
+            sure: wait for the disk in any case.
+
+        Returns:
+            For verdicts that must not be lost, all but plain approvals: what resolves once it is on disk, to the
+            verdict that stands, which is an earlier one where there was one already.
+        """
+        if answer.decided is None or (isinstance(answer, Judged) and answer.cached):
+            return None
+        if isinstance(answer, Judged):
+            self._judges[answer.decided.decision].count(answer)
+            if sure or answer.action != "approve" or answer.propensity < 1:
+                return self.decisions.keep(answer.decided)
+        self.decisions.add(answer.decided)
+        return None
+
+    # One verdict an event
+
+    def judges(self, name: str) -> bool:
+        """Whether a decision is on single events."""
+        return name in self._judges
+
+    def claim(self, name: str, event: Accepted) -> tuple[Future[Judged], bool]:
+        """See `Firsts.claim`.
+
+        Raises:
+            RequestError: the verdict is on events of another stream.
+        """
+        return self._firsts.claim(name, self._judge(name).check(event).id)
+
+    def give_up(self, name: str, event: str, error: BaseException) -> None:
+        """See `Firsts.give_up`."""
+        self._firsts.give_up(name, event, error)
+
+    def earlier(self, name: str, event: Accepted) -> Judged | None:
+        """The verdict that was given before on an event that the log had already, by whatever process."""
+        found = self.decisions.first(name, event.id, others=self._workers > 1)
+        return None if found is None else self.again(name, judged(found), event)
+
+    def again(self, name: str, first: Judged, event: Accepted) -> Judged:
+        """The first verdict on an event, for whoever sends it again.
+
+        Raises:
+            RequestError: it is another event under the same id.
+        """
+        return again(first, event, self._judge(name).decision.recipe.schema)
+
+    def standing(self, name: str, answer: Judged, stands: Decided, event: Accepted) -> Judged:
+        """The answer, or the earlier one that stands in its place."""
+        return answer if stands.id == answer.decision_id else self.again(name, judged(stands), event)
+
+    def judge(self, name: str, request: DecideRequest, event: Accepted) -> Judged:
+        """Decides on one event, logs both and waits for the disk; what was decided before is given again."""
+        promise, mine = self.claim(name, event)
+        if not mine:
+            first = promise.result()
+            self.append([event])
+            return self.again(name, first, event)
+        try:
+            answer = self.decide(name, request, event=event)
+            assert isinstance(answer, Judged)
+            (new,) = self.append([event])
+            earlier = None if new else self.earlier(name, event)
+            if earlier is not None:
+                answer = earlier
+            kept = self.served(answer, sure=not new)
+            if kept is not None:
+                answer = self.standing(name, answer, kept.result(), event)
+        except BaseException as error:
+            self.give_up(name, event.id, error)
+            raise
+        promise.set_result(answer)
+        return answer
 
     def reviews(self, decision: str, most: int = 50) -> list[dict[str, Any]]:
         """The events of a verdict that wait for a person, by falling saving; those of the time that outcomes take."""
-        judge = self._judge(decision)
-        recipe = judge.decision.recipe
-        self.decisions.flush()
-        asked = self.decisions.read(decision, since=self.now() - recipe.within)
-        return [one.as_dict() for one in waiting(asked, recipe, self.log, most)]
+        self._judge(decision)
+        return [one.as_dict() for one in self._queues[decision].waiting(self.now(), most)]
 
     def staff(self, decision: str, reviews: float) -> dict[str, Any]:
         """Says how many reviews a day a verdict has people for; kept in the home folder, for all processes."""
         judge = self._judge(decision)
         self.staffing.set(decision, reviews)
         judge.staff(reviews)
-        return {"decision": decision, "reviews": reviews, "price": judge.price.now}
+        price = judge.price.now
+        return {"decision": decision, "reviews": reviews, "price": price if isfinite(price) else None}
 
     def features(self, view: str, key: str) -> dict[str, Any]:
         """The present values of one entity: `key` is its id, or several joined by commas, URL-encoded."""

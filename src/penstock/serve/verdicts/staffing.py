@@ -7,6 +7,9 @@ import logging
 import os
 from pathlib import Path
 
+from penstock.errors import PenstockError
+from penstock.serve.requests import checked_staff
+
 _log = logging.getLogger("penstock.serve")
 
 
@@ -31,8 +34,9 @@ class Staffing:
         if (stat.st_size, stat.st_mtime_ns) != self._stamp:
             self._stamp = (stat.st_size, stat.st_mtime_ns)
             try:
-                self._said = {str(name): float(value) for name, value in json.loads(self._file.read_text()).items()}
-            except (ValueError, TypeError, AttributeError) as error:
+                said = json.loads(self._file.read_text())
+                self._said = {str(name): checked_staff(value) for name, value in said.items()}
+            except (PenstockError, ValueError, TypeError, AttributeError) as error:
                 # What was said before holds; decisions go on.
                 _log.error("%s is not read: %s; penstock reviews --staff N writes it anew", self._file, error)
         return self._said.get(decision)
