@@ -33,7 +33,7 @@ from penstock.events import Event, schema_of
 from penstock.features import View
 from penstock.learn.classify import Classifier
 from penstock.stores import MemoryStore
-from penstock.types import Array, Rows
+from penstock.types import MISSING_INT, Array, Rows
 
 DATA = Path("../shared/data/fraud/transactions.parquet")
 DELAY = 7 * DAY
@@ -128,10 +128,14 @@ def streams(payments: Payments) -> Mapping[str, Rows]:
     order = np.argsort(time, kind="stable")
     offset = np.empty(len(time), np.int64)
     offset[order] = np.arange(len(time))
-    return {
-        "payment": _rows(Payment, payments, np.arange(n), payments.time, offset[:n]),
-        "chargeback": _rows(Chargeback, payments, frauds, payments.time[frauds] + DELAY, offset[n:]),
-    }
+    made = _rows(Payment, payments, np.arange(n), payments.time, offset[:n])
+    known = _rows(Chargeback, payments, frauds, payments.time[frauds] + DELAY, offset[n:])
+    # What each customer usually paid when the fraud was made, as the verdict on it would have seen it.
+    customer = app.views["Customer"]
+    keys, first = made.fields["customer"][frauds, None].astype(np.uint32), offset[:n][frauds]
+    usual = BatchEngine({"payment": made}, Texts(())).values(customer, keys, payments.time[frauds], first)["mean_90d"]
+    known.fields["usual"] = np.where(np.isnan(usual), MISSING_INT, np.rint(np.nan_to_num(usual)))
+    return {"payment": made, "chargeback": known}
 
 
 def _rows(

@@ -76,7 +76,7 @@ def _history(random: np.random.Generator) -> Iterator[Accepted]:
         who = (f"c{customer}", f"t{terminal}", amount, f"d{customer}")
         found.append(Accepted("payment", f"h{i}", time, who))
         if fraud and i < (DAYS - 7) * A_DAY:
-            found.append(Accepted("chargeback", f"b{i}", time + 7 * DAY, (f"h{i}", *who)))
+            found.append(Accepted("chargeback", f"b{i}", time + 7 * DAY, (f"h{i}", *who, None)))
     yield from sorted(found, key=lambda event: event.time)
 
 

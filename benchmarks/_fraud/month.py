@@ -58,7 +58,11 @@ def remember(app: ps.App, payments: Payments, start: int) -> None:
             if place < len(known):
                 events.append(Accepted("payment", f"p{at}", int(time[place]), who))
             else:
-                events.append(Accepted("chargeback", f"b{at}", int(time[place]), (f"p{at}", *who)))
+                events.append(
+                    Accepted(
+                        "chargeback", f"b{at}", int(time[place]), (f"p{at}", *who, int(payments.usual[at]) or None)
+                    )
+                )
         log.append(events, [event.time for event in events])
     log.close()
 
@@ -119,7 +123,7 @@ class Month:
         begin = int(self.payments.time[self.at[0]])
         before = np.flatnonzero(self.payments.fraud & (self.payments.time < begin))
         for at in before[self.payments.time[before] + DELAY >= begin].tolist():
-            yield _chargeback(payment(self.payments, at))
+            yield self._chargeback(payment(self.payments, at), at)
 
     def _slices(self) -> Iterator[tuple[int, int, int]]:
         """Places [first, last) of the payments of each span, and when it ends."""
@@ -166,10 +170,11 @@ class Month:
             time = sent["time"] + LOOK / SECOND
             yield {"stream": "review", "id": f"r{at}", "time": time, "payment": sent["id"], "fraud": fraud, **named}
         elif action == ACTIONS.index("approve") and fraud:
-            yield _chargeback(sent)
+            yield self._chargeback(sent, at)
 
-
-def _chargeback(sent: dict[str, Any]) -> dict[str, Any]:
-    named = {name: sent[name] for name in ("customer", "terminal", "amount")}
-    time = sent["time"] + DELAY / SECOND
-    return {"stream": "chargeback", "id": f"b{sent['id']}", "time": time, "payment": sent["id"], **named}
+    def _chargeback(self, sent: dict[str, Any], at: int) -> dict[str, Any]:
+        named = {name: sent[name] for name in ("customer", "terminal", "amount")}
+        if cents := int(self.payments.usual[at]):
+            named["usual"] = f"{cents // 100}.{cents % 100:02d}"
+        time = sent["time"] + DELAY / SECOND
+        return {"stream": "chargeback", "id": f"b{sent['id']}", "time": time, "payment": sent["id"], **named}

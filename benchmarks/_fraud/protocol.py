@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,15 @@ class Payments:
     @property
     def day(self) -> NDArray[np.int64]:
         return self.time // DAY
+
+    @cached_property
+    def usual(self) -> NDArray[np.int64]:
+        """What each customer paid on average in the 90 days before each payment, in cents; 0 before the first."""
+        frame = pl.DataFrame({"customer": self.customer, "time": self.time, "amount": self.amount})
+        frame = frame.with_row_index("at").with_columns(pl.col("time").cast(pl.Datetime("us"))).sort("customer", "time")
+        mean = pl.col("amount").rolling_mean_by("time", "90d", closed="left").over("customer")
+        found = frame.with_columns(mean.alias("usual")).sort("at")["usual"].fill_null(0.0)
+        return np.rint(found.to_numpy()).astype(np.int64)
 
     @classmethod
     def read(cls, file: Path) -> Payments:

@@ -21,13 +21,18 @@ class Payment(ps.Event):
 
 
 class Chargeback(ps.Event):
-    """A payment turned out to be fraud; `payment` is its id, and `time` when that became known."""
+    """A payment turned out to be fraud; `payment` is its id, and `time` when that became known.
+
+    `usual` is what the customer's payments came to on average when it was made, where the bank's records have it. A fraud
+    that was no larger than usual says more of its terminal: a stolen card is used for large amounts anywhere.
+    """
 
     payment: str
     customer: str
     terminal: str
     amount: ps.Money
     device: str | None = None
+    usual: ps.Money | None = None
 
 
 class Review(ps.Event):
@@ -49,6 +54,7 @@ class AccountChange(ps.Event):
 NIGHT = col("time").dt.hour() <= 6
 WEEKEND = col("time").dt.weekday() > 5
 ANY = col("amount").is_not_null()
+NO_LARGER = col("amount") < col("usual") * 2.2
 
 
 class Block(ps.Event):
@@ -124,6 +130,11 @@ class TerminalFraud:
     min_30d = ps.min("amount", window="30d")
     max_30d = ps.max("amount", window="30d")
     since = ps.recency()
+    usual_7d = ps.count(window="7d", where=NO_LARGER)
+    usual_14d = ps.count(window="14d", where=NO_LARGER)
+    usual_21d = ps.count(window="21d", where=NO_LARGER)
+    usual_28d = ps.count(window="28d", where=NO_LARGER)
+    usual_since = ps.recency(where=NO_LARGER)
 
 
 @app.view(on=Chargeback, by="device")
