@@ -17,7 +17,7 @@ from penstock.retrieve.vectors.report import Report, Trial
 from penstock.retrieve.vectors.tuning import MANY, Asked, apart, tune
 from penstock.types import Array, Progress
 
-SCREEN = 50_000
+SCREEN = 30_000
 """Vectors on which engines are compared before the best of them are built in full."""
 _FINALISTS = 3
 _CLOSE = 2.0
@@ -105,8 +105,11 @@ def build(
         ]  # fmt: skip
         asked = Asked.of(sample, k, queries=given, seed=seed)
         tried = []
-        for done, (small, full) in enumerate(pairs):
+        for done, (small, full) in enumerate(sorted(pairs, key=lambda pair: pair[1].heavy)):
             say(done, len(pairs) + _FINALISTS)
+            if full.heavy and any(np.isfinite(one.micros) and not one.trial.verdict for one in tried):
+                tried.append(_Tried(full, Trial(label(full), verdict="not tried: others that build faster do"), None))
+                continue
             one = _try(small, sample, asked, recall, seed, threads, named)
             verdict = _foreseen(one.trial, full, n, memory, minutes)
             tried.append(replace(one, engine=full, main=None, trial=replace(one.trial, verdict=verdict)))

@@ -17,15 +17,15 @@ _MOVED = 0.05
 """Share of the centres that may move elsewhere in one iteration."""
 _BESIDE = 0.1
 _UNEQUAL = 3.0
-"""How many times the error of a list that loses its centre another one must have, to be given it."""
+"""How many times the burden of a list that loses its centre another one must have, to be given it."""
 
 
 def kmeans(vectors: Matrix, count: int, *, seed: int, iterations: int = 10) -> Floats:
     """`count` centres (count, d) float32 of a sample of the vectors; for "cosine" of length 1.
 
     The first ones are drawn far from one another (Arthur & Vassilvitskii, "k-means++", 2007, several a round). Lloyd's
-    steps alone never part two clusters that share a centre, so between them a centre whose list has little error moves
-    to a list that has much.
+    steps alone never part two clusters that share a centre, so between them a centre whose list is short and has little
+    error moves to one that is long, or has much.
     """
     sample = vectors.sample(PER_LIST * count, seed)
     random = np.random.default_rng([seed, count])
@@ -39,6 +39,8 @@ def kmeans(vectors: Matrix, count: int, *, seed: int, iterations: int = 10) -> F
         centres[filled] = np.add.reduceat(sample[order], start[filled], axis=0) / size[filled, None]
         if turn < iterations - 2:
             total = np.bincount(nearest, weights=error, minlength=count)
+            # Long lists cost time, even where what is in them hardly differs.
+            total = total / max(float(total.sum()), 1e-30) + size / len(sample)
             low, high = np.argsort(total, kind="stable"), np.argsort(-total, kind="stable")
             most = max(1, int(_MOVED * count))
             some = min(most, count // 2)

@@ -14,6 +14,7 @@ from penstock.retrieve.vectors.exact import Exact
 
 MANY, _SOME, _FEW = 1_000, 250, 100
 _LARGE = 4_000_000
+_LITTLE = 100
 _SURE = 1.64
 """Standard errors that recall has to be above what was asked: one time in twenty it is not."""
 _TIMED = 200
@@ -40,12 +41,15 @@ class Asked:
     @classmethod
     def of(cls, vectors: Matrix, k: int, *, queries: Floats | None = None, seed: int = 0) -> Asked:
         """Those vectors that are set apart, or some of `queries`, compared with all vectors."""
-        if queries is None:
+        if queries is None and len(vectors) == 1:
+            own, asked = None, vectors.rows(slice(None))
+        elif queries is None:
+            # A vector that its centre was learned from is easier to find than one that is not.
             own = drawn(len(vectors), MANY, seed) if vectors.apart is None else vectors.apart
             asked = vectors.rows(own)
         else:
             own = None
-            asked = queries[drawn(len(queries), _many(len(vectors)), seed)]
+            asked = queries[drawn(len(queries), MANY, seed)]
         k = min(k, len(vectors) - (own is not None))
         found = nearest(vectors, asked, k + (own is not None))
         return cls(asked, found if own is None else _without(found, own, k), own)
@@ -58,7 +62,7 @@ class Asked:
     def recalls(self, searcher: Searcher, setting: Setting) -> NDArray[np.float64]:
         """Of each query, the share (m,) of what is nearest that is found."""
         more = self.own is not None
-        found, _ = searcher.search(self.queries, self.k + more, widened(setting, self.k, self.k + more))
+        found, _ = searcher.search(self.queries, self.k + more, setting)
         if self.own is not None:
             found = _without(found, self.own, self.k)
         hits: NDArray[np.float64] = (found[:, :, None] == self.truth[:, None, :]).any(axis=1).mean(axis=1)
@@ -67,11 +71,11 @@ class Asked:
 
 def apart(n: int, seed: int) -> NDArray[np.int64] | None:
     """The rows of those of n vectors that are to measure with; None where all are needed to learn from."""
-    return drawn(n, _many(n), seed + 2) if n >= 5 * _many(n) else None
+    return drawn(n, _many(n), seed + 2) if n >= _LITTLE else None
 
 
 def _many(n: int) -> int:
-    return MANY if n < _LARGE else MANY // 2
+    return min(MANY if n < _LARGE else MANY // 2, n // 5)
 
 
 @dataclass(frozen=True)
