@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import threading
@@ -45,6 +46,8 @@ _ABOUT = "about"
 _MAIN = "main."
 _SCORED = 1 << 16
 """Vectors that are compared one by one at a time."""
+_UNIT = 1e-6
+"""How far a squared length may be from 1 and still count as 1."""
 _WORTH = 20
 """A fetched candidate costs as much as comparing so many vectors one by one."""
 
@@ -115,7 +118,7 @@ class Vectors:
         self._writing = threading.RLock()
         self._merging = threading.Lock()
         self._changed: set[int] = set()
-        self._loose = metric != "cosine"
+        self._loose, self._single = metric != "cosine", (1, d)
 
     def __len__(self) -> int:
         """How many vectors it holds."""
@@ -161,12 +164,12 @@ class Vectors:
         asked = self._asked(queries)
         if k < 1:
             raise VectorError("k is at least 1", got=str(k), remedy="ask for one neighbour or more")
-        main = parts.main
-        if allowed is None and parts.plain:
+        if allowed is None and parts.dead is None and not parts.extra:
+            main = parts.main
             setting = main.tuned.setting if k <= main.k else widened(main.tuned.setting, main.k, k)
             rows, scores = main.searcher.search(asked, k, setting)
             # A line that is short ends in -1: lists that were probed held too few.
-            if len(rows) and int(rows[:, -1].min()) >= 0:
+            if (len(rows) == 1 and rows.item(-1) >= 0) or (len(rows) > 1 and int(rows[:, -1].min()) >= 0):
                 return (rows if main.ids is None else main.ids[rows]), scores
         return self._among(parts, asked, k, None if allowed is None else allowing(allowed))
 
@@ -356,13 +359,11 @@ class Vectors:
 
     def _asked(self, queries: Array) -> Floats:
         asked = np.ascontiguousarray(queries, np.float32)
-        if asked.ndim != 2 or asked.shape[1] != self.d:
-            checked(asked, self.metric, d=self.d, what="queries")
-        if len(asked) == 1:
-            # The way of a request: a length that is finite says that every part is.
-            length = float(asked[0] @ asked[0])
-            if 0 < length < np.inf:
-                return asked if self._loose else asked * np.float32(length**-0.5)
+        if asked.shape == self._single:
+            # The way of a request, in microseconds: a length that is finite says that every part is.
+            length = float(asked[0].dot(asked[0]))
+            if 0 < length < math.inf:
+                return asked if self._loose or abs(length - 1) < _UNIT else asked * np.float32(length**-0.5)
         return prepared(checked(asked, self.metric, d=self.d, what="queries"), self.metric)
 
     def _among(self, parts: _Parts, queries: Floats, k: int, allowed: Allowed | None) -> tuple[Ids, Scores]:
