@@ -54,7 +54,8 @@ def run(chosen: argparse.Namespace) -> Result:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in kinds:
-            at = (chosen.keep or Path(folder)).resolve() / f"{kind}-{chosen.vectors.stem if chosen.vectors else chosen.size}"
+            told = chosen.vectors.stem if chosen.vectors else chosen.size
+            at = (chosen.keep or Path(folder)).resolve() / f"{kind}-{told}"
             _say(f"{kind}: vectors")
             if chosen.vectors:
                 drawn.given(at, chosen.vectors, chosen.queries)

@@ -38,7 +38,7 @@ def overlapping(seed: int) -> Draw:
     centres = own.standard_normal((CLUSTERS, D), np.float32) * scale * np.float32(0.7)
 
     def draw(random: np.random.Generator, n: int) -> Floats:
-        found = random.standard_normal((n, D), np.float32) * scale
+        found: Floats = random.standard_normal((n, D), np.float32) * scale
         found += centres[random.integers(0, CLUSTERS, n)]
         turned: Floats = found @ turn
         return turned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -22,6 +22,10 @@ Floats = NDArray[np.float32]
 
 BLOCK = 1 << 16
 """Rows that are prepared at a time, so that a matrix on disk is never copied whole."""
+
+
+FEW = 5_000
+"""Vectors below which comparing all of them is fast enough, and nothing else is worth its training."""
 
 
 class VectorError(PenstockError):
@@ -102,6 +106,7 @@ class Matrix:
         metric: for "cosine" every vector that is read has length 1; a vector of zeros stays one, and is
             nobody's neighbour: its scores are 0.
         apart: rows from which nothing is learned, since they are to measure with.
+        learned: what was, for engines that learn the same.
 
     >>> Matrix(np.array([[3.0, 4.0], [0.0, 0.0]]), "cosine").rows(slice(None))
     array([[0.6, 0.8],
@@ -111,6 +116,7 @@ class Matrix:
     raw: Array
     metric: Metric
     apart: NDArray[np.int64] | None = None
+    learned: dict[tuple[str, int, int], Array] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.raw)

@@ -104,7 +104,7 @@ def build(
             for pair in zip(kind.variants(len(sample), d), kind.variants(n, d), strict=True)
         ]  # fmt: skip
         asked = Asked.of(sample, k, queries=given, seed=seed)
-        tried = []
+        tried: list[_Tried] = []
         for done, (small, full) in enumerate(sorted(pairs, key=lambda pair: pair[1].heavy)):
             say(done, len(pairs) + _FINALISTS)
             if full.heavy and any(np.isfinite(one.micros) and not one.trial.verdict for one in tried):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from penstock.registry import registered
 from penstock.retrieve.vectors.base import (
+    FEW,
     Engine,
     Floats,
     Matrix,
@@ -62,7 +63,7 @@ class Int8(Engine):
 
     @classmethod
     def variants(cls, n: int, d: int) -> Sequence[Engine]:
-        return [cls(), cls(fine=False)]
+        return [cls(), cls(fine=False)] if n >= FEW else []
 
     def fit(self, vectors: Matrix, *, seed: int, threads: int) -> State:
         return stored(vectors, "int16" if self.fine else "int8")

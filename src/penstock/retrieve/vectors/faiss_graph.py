@@ -10,9 +10,8 @@ import numpy as np
 
 from penstock.registry import registered
 from penstock.retrieve.vectors import faiss_library
-from penstock.retrieve.vectors.base import Engine, Matrix, Metric, Searcher, Setting, State
+from penstock.retrieve.vectors.base import FEW, Engine, Matrix, Metric, Searcher, Setting, State
 from penstock.retrieve.vectors.faiss_library import Opened, faiss, measure
-from penstock.retrieve.vectors.lists import FEW
 
 MOST = 1 << 13
 """The widest beam that is tried."""

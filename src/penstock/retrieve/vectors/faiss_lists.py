@@ -11,10 +11,9 @@ import numpy as np
 
 from penstock.registry import registered
 from penstock.retrieve.vectors import faiss_library
-from penstock.retrieve.vectors.base import Engine, Matrix, Metric, Searcher, State
+from penstock.retrieve.vectors.base import FEW, Engine, Matrix, Metric, Searcher, State
 from penstock.retrieve.vectors.faiss_library import Opened, faiss, measure
 from penstock.retrieve.vectors.kmeans import kmeans
-from penstock.retrieve.vectors.lists import FEW
 
 _SAMPLE = 1 << 16
 """Vectors at most from which codes are learned."""

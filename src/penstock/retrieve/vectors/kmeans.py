@@ -27,6 +27,9 @@ def kmeans(vectors: Matrix, count: int, *, seed: int, iterations: int = 10) -> F
     steps alone never part two clusters that share a centre, so between them a centre whose list is short and has little
     error moves to one that is long, or has much.
     """
+    known: Floats | None = vectors.learned.get(("centres", count, seed))
+    if known is not None:
+        return known
     sample = vectors.sample(PER_LIST * count, seed)
     random = np.random.default_rng([seed, count])
     centres = _first(sample, count, random)
@@ -38,9 +41,9 @@ def kmeans(vectors: Matrix, count: int, *, seed: int, iterations: int = 10) -> F
         start = np.cumsum(size) - size
         centres[filled] = np.add.reduceat(sample[order], start[filled], axis=0) / size[filled, None]
         if turn < iterations - 2:
-            total = np.bincount(nearest, weights=error, minlength=count)
+            wrong = np.bincount(nearest, weights=error, minlength=count)
             # Long lists cost time, even where what is in them hardly differs.
-            total = total / max(float(total.sum()), 1e-30) + size / len(sample)
+            total: NDArray[np.float64] = wrong / max(float(wrong.sum()), 1e-30) + size / len(sample)
             low, high = np.argsort(total, kind="stable"), np.argsort(-total, kind="stable")
             most = max(1, int(_MOVED * count))
             some = min(most, count // 2)
@@ -56,7 +59,18 @@ def kmeans(vectors: Matrix, count: int, *, seed: int, iterations: int = 10) -> F
         if vectors.metric == "cosine":
             length = np.linalg.norm(centres, axis=1, keepdims=True)
             centres /= np.where(length > 0, length, 1)
+    vectors.learned["centres", count, seed] = centres
     return centres
+
+
+def members(vectors: Matrix, count: int, *, seed: int) -> NDArray[np.int32]:
+    """The list (n,) of each vector: which of the centres that `kmeans` gives is nearest to it."""
+    known = vectors.learned.get(("members", count, seed))
+    if known is None:
+        centres = kmeans(vectors, count, seed=seed)
+        found = [assigned(block, centres)[0].astype(np.int32) for _, block in vectors.blocks()]
+        known = vectors.learned["members", count, seed] = np.concatenate(found)
+    return known
 
 
 def _first(sample: Floats, count: int, random: np.random.Generator) -> Floats:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from penstock.registry import registered
 from penstock.retrieve.vectors.base import (
+    FEW,
     Engine,
     Floats,
     Matrix,
@@ -23,11 +24,8 @@ from penstock.retrieve.vectors.base import (
     best,
 )
 from penstock.retrieve.vectors.exact import nearer
-from penstock.retrieve.vectors.kmeans import assigned, kmeans
+from penstock.retrieve.vectors.kmeans import kmeans, members
 from penstock.retrieve.vectors.storage import Held, storage, stored
-
-FEW = 5_000
-"""Vectors below which lists are not worth their training."""
 
 
 @registered("vectors")
@@ -51,7 +49,7 @@ class Lists(Engine):
 
     def fit(self, vectors: Matrix, *, seed: int, threads: int) -> State:
         centres = kmeans(vectors, min(self.count, len(vectors)), seed=seed)
-        nearest = np.concatenate([assigned(block, centres)[0] for _, block in vectors.blocks()])
+        nearest = members(vectors, len(centres), seed=seed)
         order = np.argsort(nearest, kind="stable")
         starts = np.searchsorted(nearest[order], np.arange(len(centres) + 1)).astype(np.int64)
         return {

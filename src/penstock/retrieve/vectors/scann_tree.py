@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from penstock.registry import registered
 from penstock.retrieve.vectors.base import (
+    FEW,
     Engine,
     Floats,
     Matrix,
@@ -29,8 +30,7 @@ from penstock.retrieve.vectors.base import (
     VectorError,
     padded,
 )
-from penstock.retrieve.vectors.kmeans import PER_LIST, assigned, kmeans
-from penstock.retrieve.vectors.lists import FEW
+from penstock.retrieve.vectors.kmeans import PER_LIST, kmeans, members
 
 _ASSETS = "scann_assets.pbtxt"
 _PARTITIONER, _TOKENS, _DATASET = "serialized_partitioner.pb", "datapoint_to_token.npy", "dataset.npy"
@@ -71,12 +71,11 @@ class ScannTree(Engine):
         library = _library()
         count = min(self.leaves, len(vectors))
         centres = kmeans(vectors, count, seed=seed)
-        lists = np.concatenate([assigned(block, centres)[0] for _, block in vectors.blocks()])
         with TemporaryDirectory() as name:
             folder = Path(name)
             (folder / _PARTITIONER).write_bytes(_partitioner(centres))
             (folder / "scann_config.pb").write_bytes(_config(self, vectors, len(centres)))
-            np.save(folder / _TOKENS, lists.astype(np.int32))
+            np.save(folder / _TOKENS, members(vectors, len(centres), seed=seed))
             np.save(folder / _DATASET, vectors.whole())
             given = {"PARTITIONER": _PARTITIONER, "TOKENIZATION_NPY": _TOKENS, "DATASET_NPY": _DATASET}
             text = "".join(f'assets {{ asset_type: {kind} asset_path: "{file}" }}\n' for kind, file in given.items())
@@ -113,15 +112,16 @@ class _Tree(Searcher):
         else:
             rows, scores = self._scann.search_batched(queries, k, keep, probes, False, 0)
             rows, scores = padded(rows.astype(np.int64), scores, k)
-            none = np.isnan(scores)
-            if none.any():
-                rows[none], scores[none] = -1, -np.inf if not self._far else np.inf
+            rows[~np.isfinite(scores)] = -1
         if self._far:
-            scores = np.where(rows < 0, -np.inf, -scores)
+            np.negative(scores, out=scores)
+        if rows.size and rows[:, -1].min() < 0:
+            scores[rows < 0] = -np.inf
         return rows, scores
 
     def take(self, rows: NDArray[np.int64]) -> Floats:
-        return self._vectors(rows)
+        found: Floats = self._vectors(rows)
+        return found
 
     def lists(self) -> tuple[Floats, NDArray[np.int64]]:
         # Its own centres lie in a form of its own: the means of the lists are next to them.
