@@ -35,7 +35,7 @@ from penstock.retrieve.vectors import (
     Vectors,
 )
 from penstock.retrieve.vectors.base import Matrix, Metric, State, best, drawn, prepared
-from penstock.retrieve.vectors.choose import KIND, _foreseen, label
+from penstock.retrieve.vectors.choose import KIND, _foreseen, free, label
 from penstock.retrieve.vectors.kmeans import assigned, kmeans
 from penstock.retrieve.vectors.tuning import Asked, nearest, widened
 
@@ -508,12 +508,14 @@ def test_large_ones_are_screened_on_a_sample(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_would_take_too_long_or_too_much_is_foreseen() -> None:
-    """From a sample of a tenth: ten times the memory and the time of lists, more of graphs; no word where it fits."""
+    """From a sample of a tenth: ten times the memory, a graph's time, and the room that the library takes meanwhile."""
     trial = Trial("x", on=1_000, build_s=6.0, nbytes=1_000, recall=0.96, micros=5.0)
-    assert _foreseen(trial, Exact(), 10_000, 10_000, 1.0) == ""
-    assert "memory" in _foreseen(trial, Exact(), 10_000, 9_999, 1.0)
-    assert _foreseen(trial, Exact(), 10_000, None, 0.9) == "would take some 1 minutes to build"
-    assert "minutes" in _foreseen(trial, FaissGraph(), 10_000, None, 1.0)
+    assert _foreseen(trial, Exact(), 10_000, D, 10_000, 1.0) == ""
+    assert "too much memory" in _foreseen(trial, Exact(), 10_000, D, 9_999, 1.0)
+    assert _foreseen(trial, FaissGraph(), 10_000, D, None, 1.3) == "would take some 1 minutes to build"
+    assert _foreseen(trial, FaissGraph(), 10_000, D, None, 1.4) == ""
+    assert "while it is built" in _foreseen(trial, ScannTree(), 10**10, 10**4, None, 1.0)
+    assert free() > 1 << 20
 
 
 def test_queries_that_look_otherwise_are_measured_with() -> None:

@@ -88,6 +88,10 @@ class Engine(ABC):
         """The name of the package that is not installed, empty where nothing is missing."""
         return ""
 
+    def room(self, n: int, d: int) -> int:
+        """Bytes of memory that building takes beside the index, where that depends on n."""
+        return 0
+
     @abstractmethod
     def fit(self, vectors: Matrix, *, seed: int, threads: int) -> State:
         """Builds the index; the same seed gives the same bytes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -56,7 +57,7 @@ def build(
         recall: of the k nearest, the share that is to be found on average.
         k: how many neighbours are usually asked for.
         memory: bytes that the index may take.
-        minutes: an engine that would take longer to build is left out.
+        minutes: a graph that would take longer to build is left out.
         queries: (m, d) that look like those that will be asked, where those do not look like the vectors; at least
             some hundred.
         engines: only these.
@@ -111,7 +112,7 @@ def build(
                 tried.append(_Tried(full, Trial(label(full), verdict="not tried: others that build faster do"), None))
                 continue
             one = _try(small, sample, asked, recall, seed, threads, named)
-            verdict = _foreseen(one.trial, full, n, memory, minutes)
+            verdict = _foreseen(one.trial, full, n, d, memory, minutes)
             tried.append(replace(one, engine=full, main=None, trial=replace(one.trial, verdict=verdict)))
         ready = sorted((one for one in tried if not one.trial.verdict), key=lambda one: one.micros)
         fastest = ready[0].micros if ready else np.inf
@@ -193,18 +194,29 @@ def _verdict(trial: Trial, memory: int | None) -> str:
     return ""
 
 
-def _foreseen(trial: Trial, full: Engine, n: int, memory: int | None, minutes: float) -> str:
+def _foreseen(trial: Trial, full: Engine, n: int, d: int, memory: int | None, minutes: float) -> str:
     """The same for all n vectors, as far as a sample tells."""
     times = n / trial.on
     if trial.micros is None:
         return "misses the recall"
     if memory is not None and (trial.nbytes or 0) * times > memory:
         return "would take too much memory"
-    # Graphs take as many steps more a vector as their depth grows; lists are trained on a sample as it is.
-    longer = times * np.log(n) / np.log(trial.on) if full.heavy else times
-    if (trial.build_s or 0) * longer > 60 * minutes:
-        return f"would take some {(trial.build_s or 0) * longer / 60:,.0f} minutes to build"
+    if full.room(n, d) > free() / 2:
+        return f"would need {full.room(n, d) / 2**30:,.1f} GiB while it is built"
+    # Of lists a sample tells little: most of its time went into what takes as long for many.
+    needed = (trial.build_s or 0) * times * float(np.log(n) / np.log(trial.on)) / 60
+    if full.heavy and needed > minutes:
+        return f"would take some {needed:,.0f} minutes to build"
     return ""
+
+
+def free() -> int:
+    """Bytes of memory that the machine has to spare."""
+    try:
+        told = Path("/proc/meminfo").read_text()
+        return int(told.split("MemAvailable:")[1].split()[0]) * 1024
+    except (OSError, LookupError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def _fits(recall: float, k: int) -> None:

@@ -67,6 +67,10 @@ class ScannTree(Engine):
     def lacks(cls) -> str:
         return "" if importlib.util.find_spec("scann") else "scann"
 
+    def room(self, n: int, d: int) -> int:
+        # All vectors as floats: here, on the way to the library, and in it.
+        return 3 * 4 * n * d
+
     def fit(self, vectors: Matrix, *, seed: int, threads: int) -> State:
         library = _library()
         count = min(self.leaves, len(vectors))
