@@ -199,6 +199,23 @@ def test_a_filter_still_gives_k(engine: Engine, share_allowed: float, how: str) 
     assert share(ids, true) >= 0.85
 
 
+def test_what_is_near_and_not_allowed_is_fetched_past(engine: Engine) -> None:
+    """Where the nearest of all are deleted or not allowed, more are fetched until k pass; none of those comes back."""
+    index = made(engine, recall=0.95)
+    near = truth(VECTORS, QUERIES[:1], 400, "cosine")[0]
+    index.delete(IDS[near[:5]])
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (QUERIES[:1], VECTORS[near])]
+    cosine = (unit[0] @ unit[1].T)[0]
+    ids, scores = index.search(QUERIES[:1], 3)
+    assert not np.isin(ids, IDS[near[:5]]).any()
+    np.testing.assert_allclose(scores[0], cosine[5:8], atol=0.03)
+    mask = np.ones(10 * N, np.bool_)
+    mask[IDS[near[:390]]] = False
+    ids, scores = index.search(QUERIES[:1], 3, mask)
+    assert mask[ids].all()
+    np.testing.assert_allclose(scores[0], cosine[390:393], atol=0.03)
+
+
 def test_more_neighbours_than_there_are(engine: Engine) -> None:
     """k beyond the number of vectors gives all of them, then -1; a k that lists fall short of is filled from others."""
     index = made(engine, n=300, recall=0.5)
