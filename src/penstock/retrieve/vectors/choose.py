@@ -20,8 +20,8 @@ from penstock.types import Array, Progress
 
 SCREEN = 30_000
 """Vectors on which engines are compared before the best of them are built in full."""
-_FINALISTS = 3
-_CLOSE = 2.0
+_FINALISTS = 4
+_CLOSE = 3.0
 """How many times the time of the best an engine may take in the screening and still be built in full."""
 KIND = "vectors"
 
@@ -115,8 +115,7 @@ def build(
             verdict = _foreseen(one.trial, full, n, d, memory, minutes)
             tried.append(replace(one, engine=full, main=None, trial=replace(one.trial, verdict=verdict)))
         ready = sorted((one for one in tried if not one.trial.verdict), key=lambda one: one.micros)
-        fastest = ready[0].micros if ready else np.inf
-        chosen = [one.engine for one in ready[:_FINALISTS] if one.micros <= _CLOSE * fastest]
+        chosen = [one.engine for one in finalists(ready)]
         # Of whatever the sample promised, exact search keeps the recall.
         if not ready and (memory is None or 4 * n * d <= memory):
             chosen = [Exact()]
@@ -152,6 +151,17 @@ def build(
         n, d, k, recall, memory, (replace(best.trial, verdict="taken"), *trials), tuple(lacking), install
     )  # fmt: skip
     return Vectors(best.main, metric, d=d, recall=recall, seed=seed, report=report, queries=given)
+
+
+def finalists(ready: Sequence[_Tried]) -> list[_Tried]:
+    """Of engines by time, those to build in full: the best of each kind, then the next best, none much slower.
+
+    On a sample most of the time is spent on what takes as long whatever the size, so that the order may change.
+    """
+    near = [one for one in ready if one.micros <= _CLOSE * ready[0].micros]
+    kinds = [type(one.engine) for one in near]
+    first = [one for at, one in enumerate(near) if kinds.index(type(one.engine)) == at]
+    return [*first, *(one for one in near if one not in first)][:_FINALISTS]
 
 
 def label(engine: Engine) -> str:
