@@ -35,8 +35,9 @@ from penstock.retrieve.vectors import (
     Vectors,
 )
 from penstock.retrieve.vectors.base import Matrix, Metric, State, best, drawn, prepared
-from penstock.retrieve.vectors.choose import KIND, _foreseen, _Tried, finalists, free, label
+from penstock.retrieve.vectors.choose import KIND
 from penstock.retrieve.vectors.kmeans import assigned, kmeans
+from penstock.retrieve.vectors.screening import Limits, Tried, finalists, foreseen, free, label
 from penstock.retrieve.vectors.tuning import Asked, nearest, widened
 
 N, D, K = 3_000, 16, 10
@@ -513,7 +514,8 @@ def test_a_recall_that_codes_miss_falls_to_exact_search() -> None:
 
 def test_large_ones_are_screened_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many vectors engines are compared on some, and only the best are built in full; the result still holds."""
-    monkeypatch.setattr("penstock.retrieve.vectors.choose.SCREEN", 6_000)
+    for module in ("choose", "screening"):
+        monkeypatch.setattr(f"penstock.retrieve.vectors.{module}.SCREEN", 6_000)
     many = clusters(12_000, seed=1)
     calls: list[tuple[int, int | None]] = []
     index = vectors.build(many, recall=0.9, progress=lambda done, total: calls.append((done, total)))
@@ -524,11 +526,21 @@ def test_large_ones_are_screened_on_a_sample(monkeypatch: pytest.MonkeyPatch) ->
     assert share(index.search(QUERIES, K)[0], truth(many, QUERIES, K, "cosine")) >= 0.87
 
 
+def test_the_time_left_bounds_how_many_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no minutes at all one engine is built in full, and the report says of the others that there was no time."""
+    for module in ("choose", "screening"):
+        monkeypatch.setattr(f"penstock.retrieve.vectors.{module}.SCREEN", 6_000)
+        monkeypatch.setattr("penstock.retrieve.vectors.screening._CLOSE", 1e9)
+    index = vectors.build(clusters(8_000, seed=1), recall=0.9, minutes=0)
+    assert len([trial for trial in index.report.trials if trial.on == 8_000]) == 1
+    assert len([trial for trial in index.report.trials if trial.verdict.startswith("no time")]) == 3
+
+
 def test_each_kind_that_is_close_gets_to_the_final() -> None:
     """The best of each kind goes before the second best of another; what is far slower does not go on."""
     engines = [(FaissLists(1), 8.0), (FaissLists(2), 8.1), (FaissLists(3), 8.2), (FaissLists(4), 8.3),
                (ScannTree(), 9.0), (Exact(), 25.0)]  # fmt: skip
-    ready = [_Tried(one, Trial("", micros=micros), None) for one, micros in engines]
+    ready = [Tried(one, Trial(""), expected=micros) for one, micros in engines]
     assert [one.engine for one in finalists(ready)] == [FaissLists(1), ScannTree(), FaissLists(2), FaissLists(3)]
     assert finalists([]) == []
 
@@ -536,11 +548,11 @@ def test_each_kind_that_is_close_gets_to_the_final() -> None:
 def test_what_would_take_too_long_or_too_much_is_foreseen() -> None:
     """From a sample of a tenth: ten times the memory, a graph's time, and the room that the library takes meanwhile."""
     trial = Trial("x", on=1_000, build_s=6.0, nbytes=1_000, recall=0.96, micros=5.0)
-    assert _foreseen(trial, Exact(), 10_000, D, 10_000, 1.0) == ""
-    assert "too much memory" in _foreseen(trial, Exact(), 10_000, D, 9_999, 1.0)
-    assert _foreseen(trial, FaissGraph(), 10_000, D, None, 1.3) == "would take some 1 minutes to build"
-    assert _foreseen(trial, FaissGraph(), 10_000, D, None, 1.4) == ""
-    assert "while it is built" in _foreseen(trial, ScannTree(), 10**10, 10**4, None, 1.0)
+    assert foreseen(trial, Exact(), 10_000, D, Limits(0.95, 10_000, 1.0)) == ""
+    assert "too much memory" in foreseen(trial, Exact(), 10_000, D, Limits(0.95, 9_999, 1.0))
+    assert foreseen(trial, FaissGraph(), 10_000, D, Limits(0.95, None, 1.3)) == "would take some 1 minutes to build"
+    assert foreseen(trial, FaissGraph(), 10_000, D, Limits(0.95, None, 1.4)) == ""
+    assert "while it is built" in foreseen(trial, ScannTree(), 10**10, 10**4, Limits(0.95, None, 1.0))
     assert free() > 1 << 20
 
 

@@ -14,13 +14,14 @@ import numpy as np
 from penstock.retrieve import vectors as index
 
 K = 10
+MINUTES = 5
 
 
 def build(folder: Path, kept: Path, recall: float, memory: int | None) -> None:
     """Builds, saves, and writes down how long it took and why the engine was taken."""
     began = time.perf_counter()
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-    made = index.build(vectors, metric="cosine", recall=recall, k=K, memory=memory, progress=_progress)
+    made = index.build(vectors, metric="cosine", recall=recall, k=K, memory=memory, minutes=MINUTES, progress=_progress)
     took = time.perf_counter() - began
     print(made.report.text, file=sys.stderr, flush=True)
     made.save(kept / "index")

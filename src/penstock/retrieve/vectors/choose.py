@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import replace
 from time import perf_counter
 
-import numpy as np
-
-from penstock.registry import get, name_of, names
-from penstock.retrieve.vectors.base import Engine, Floats, Matrix, Metric, State, VectorError, checked, drawn, prepared
-from penstock.retrieve.vectors.exact import Exact
-from penstock.retrieve.vectors.live import Main, Vectors, ids_of
+from penstock.registry import get, names
+from penstock.retrieve.vectors.base import Engine, Floats, Matrix, Metric, VectorError, checked, drawn, prepared
+from penstock.retrieve.vectors.live import Vectors, ids_of
 from penstock.retrieve.vectors.report import Report, Trial
-from penstock.retrieve.vectors.tuning import MANY, Asked, apart, tune
+from penstock.retrieve.vectors.screening import SCREEN, Limits, Tried, label, screened, tried
+from penstock.retrieve.vectors.tuning import MANY, Asked, apart
 from penstock.types import Array, Progress
 
-SCREEN = 30_000
-"""Vectors on which engines are compared before the best of them are built in full."""
-_FINALISTS = 4
-_CLOSE = 3.0
-"""How many times the time of the best an engine may take in the screening and still be built in full."""
 KIND = "vectors"
-
-
-@dataclass(frozen=True, eq=False)
-class _Tried:
-    engine: Engine
-    trial: Trial
-    main: Main | None
-
-    @property
-    def micros(self) -> float:
-        """Processor time of a query; infinite where the recall was missed."""
-        return np.inf if self.trial.micros is None else self.trial.micros
 
 
 def build(
@@ -57,7 +37,7 @@ def build(
         recall: of the k nearest, the share that is to be found on average.
         k: how many neighbours are usually asked for.
         memory: bytes that the index may take.
-        minutes: a graph that would take longer to build is left out.
+        minutes: of all this together. One engine is built in any case; no further one that would take longer.
         queries: (m, d) that look like those that will be asked, where those do not look like the vectors; at least
             some hundred.
         engines: only these.
@@ -90,50 +70,35 @@ def build(
             raise VectorError("there are queries to measure with", got="none", remedy="pass some hundred, or leave it")
     kinds: list[type[Engine]] = [get(KIND, name) for name in names(KIND)]
     lacking = sorted({kind.lacks() for kind in kinds if engines is None} - {""})
-    trials: list[Trial] = []
+    begun, trials, done = perf_counter(), list[Trial](), 0
 
-    def say(done: int, total: int) -> None:
+    def say(of: int) -> None:
+        nonlocal done
         if progress is not None:
-            progress(done, total)
+            progress(done, max(of, done))
+        done += 1
 
-    if engines is None and n > SCREEN:
-        sample = Matrix(
-            matrix.rows(drawn(n, SCREEN, seed)), metric, None if queries is not None else apart(SCREEN, seed)
-        )
-        pairs = [
-            pair for kind in kinds if not kind.lacks()
-            for pair in zip(kind.variants(len(sample), d), kind.variants(n, d), strict=True)
-        ]  # fmt: skip
-        asked = Asked.of(sample, k, queries=given, seed=seed)
-        tried: list[_Tried] = []
-        for done, (small, full) in enumerate(sorted(pairs, key=lambda pair: pair[1].heavy)):
-            say(done, len(pairs) + _FINALISTS)
-            if full.heavy and any(np.isfinite(one.micros) and not one.trial.verdict for one in tried):
-                tried.append(_Tried(full, Trial(label(full), verdict="not tried: others that build faster do"), None))
-                continue
-            one = _try(small, sample, asked, recall, seed, threads, named)
-            verdict = _foreseen(one.trial, full, n, d, memory, minutes)
-            tried.append(replace(one, engine=full, main=None, trial=replace(one.trial, verdict=verdict)))
-        ready = sorted((one for one in tried if not one.trial.verdict), key=lambda one: one.micros)
-        chosen = [one.engine for one in finalists(ready)]
-        # Of whatever the sample promised, exact search keeps the recall.
-        if not ready and (memory is None or 4 * n * d <= memory):
-            chosen = [Exact()]
-        trials += [
-            replace(one.trial, verdict=one.trial.verdict or "others are faster")
-            for one in tried if one.engine not in chosen
-        ]  # fmt: skip
-        given_total = len(pairs)
+    if engines is not None:
+        chosen = list(engines)
+    elif n <= SCREEN:
+        chosen = [one for kind in kinds if not kind.lacks() for one in kind.variants(n, d)]
     else:
-        chosen = list(engines) if engines is not None else [
-            one for kind in kinds if not kind.lacks() for one in kind.variants(n, d)
-        ]  # fmt: skip
-        given_total = 0
+        limits = Limits(recall, memory, minutes)
+        chosen, trials = screened(
+            [kind for kind in kinds if not kind.lacks()], matrix, given, k, limits, seed=seed, threads=threads, say=say
+        )
+    first = done
     asked = Asked.of(matrix, k, queries=given, seed=seed)
-    best: _Tried | None = None
-    for done, engine in enumerate(chosen):
-        say(given_total + done, given_total + len(chosen))
-        one = _try(engine, matrix, asked, recall, seed, threads, named)
+    best: Tried | None = None
+    longest = 0.0
+    for engine in chosen:
+        say(first + len(chosen))
+        started = perf_counter()
+        if engines is None and best is not None and started - begun + longest > 60 * minutes:
+            trials.append(Trial(label(engine), verdict=f"no time to build it within {minutes:g} minutes"))
+            continue
+        one = tried(engine, matrix, asked, recall, seed=seed, threads=threads, ids=named)
+        longest = max(longest, perf_counter() - started)
         verdict = _verdict(one.trial, memory)
         if not verdict and (best is None or one.micros < best.micros):
             if best is not None:
@@ -141,7 +106,7 @@ def build(
             best = one
         else:
             trials.append(replace(one.trial, verdict=verdict or "others are faster"))
-    say(given_total + len(chosen), given_total + len(chosen))
+    say(first + len(chosen))
     install = f"pip install 'penstock[{KIND}]'" if lacking else ""
     if best is None or best.main is None:
         told = "; ".join(f"{trial.engine}: {trial.verdict}" for trial in trials)
@@ -153,48 +118,6 @@ def build(
     return Vectors(best.main, metric, d=d, recall=recall, seed=seed, report=report, queries=given)
 
 
-def finalists(ready: Sequence[_Tried]) -> list[_Tried]:
-    """Of engines by time, those to build in full: the best of each kind, then the next best, none much slower.
-
-    On a sample most of the time is spent on what takes as long whatever the size, so that the order may change.
-    """
-    near = [one for one in ready if one.micros <= _CLOSE * ready[0].micros]
-    kinds = [type(one.engine) for one in near]
-    first = [one for at, one in enumerate(near) if kinds.index(type(one.engine)) == at]
-    return [*first, *(one for one in near if one not in first)][:_FINALISTS]
-
-
-def label(engine: Engine) -> str:
-    """An engine in words.
-
-    >>> label(Exact())
-    'exact()'
-    """
-    held = ", ".join(f"{field.name}={getattr(engine, field.name)!r}" for field in fields(engine))  # type: ignore[arg-type]
-    return f"{name_of(engine)}({held})"
-
-
-def _try(
-    engine: Engine, vectors: Matrix, asked: Asked, recall: float, seed: int, threads: int,
-    named: Array | None,
-) -> _Tried:  # fmt: skip
-    """Builds, tunes and measures one engine."""
-    if engine.lacks():
-        install = f"pip install 'penstock[{engine.extra}]'"
-        raise VectorError("an engine's library is installed", got=f"no {engine.lacks()} here", remedy=install)
-    began = perf_counter()
-    state: State = engine.fit(vectors, seed=seed, threads=threads)
-    took = perf_counter() - began
-    searcher = engine.open(state, vectors.metric)
-    found = tune(searcher, asked, recall)
-    size = sum(array.nbytes for array in state.values())
-    trial = Trial(label(engine), len(vectors), round(took, 3), size)
-    if found is None:
-        return _Tried(engine, trial, None)
-    trial = replace(trial, recall=round(found.recall, 4), micros=round(found.seconds * 1e6, 1))
-    return _Tried(engine, trial, Main(engine, state, searcher, named, found, asked.k))
-
-
 def _verdict(trial: Trial, memory: int | None) -> str:
     """Why an engine cannot be taken, empty where it can."""
     if trial.micros is None:
@@ -202,31 +125,6 @@ def _verdict(trial: Trial, memory: int | None) -> str:
     if memory is not None and trial.nbytes is not None and trial.nbytes > memory:
         return "takes too much memory"
     return ""
-
-
-def _foreseen(trial: Trial, full: Engine, n: int, d: int, memory: int | None, minutes: float) -> str:
-    """The same for all n vectors, as far as a sample tells."""
-    times = n / trial.on
-    if trial.micros is None:
-        return "misses the recall"
-    if memory is not None and (trial.nbytes or 0) * times > memory:
-        return "would take too much memory"
-    if full.room(n, d) > free() / 2:
-        return f"would need {full.room(n, d) / 2**30:,.1f} GiB while it is built"
-    # Of lists a sample tells little: most of its time went into what takes as long for many.
-    needed = (trial.build_s or 0) * times * float(np.log(n) / np.log(trial.on)) / 60
-    if full.heavy and needed > minutes:
-        return f"would take some {needed:,.0f} minutes to build"
-    return ""
-
-
-def free() -> int:
-    """Bytes of memory that the machine has to spare."""
-    try:
-        told = Path("/proc/meminfo").read_text()
-        return int(told.split("MemAvailable:")[1].split()[0]) * 1024
-    except (OSError, LookupError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def _fits(recall: float, k: int) -> None:

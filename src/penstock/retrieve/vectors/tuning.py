@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import sqrt
 from time import process_time
 
 import numpy as np
@@ -133,6 +134,19 @@ def seconds(searcher: Searcher, asked: Asked, setting: Setting) -> float:
                 break
         times.append((process_time() - began) / done)
     return min(times)
+
+
+def grown(searcher: Searcher, asked: Asked, tuned: Tuned, times: float) -> float:
+    """Seconds a query is expected to take with `times` as many vectors: lists grow with their root, and so does what
+    a probe costs, which is measured by probing more."""
+    probes = tuned.setting.probes
+    if not searcher.probes:
+        return tuned.seconds * times
+    more = min(8 * probes, searcher.probes)
+    if more == probes:
+        return tuned.seconds * sqrt(times)
+    a_probe = (seconds(searcher, asked, Setting(more, tuned.setting.keep)) - tuned.seconds) / (more - probes)
+    return tuned.seconds + max(a_probe, 0.0) * probes * (sqrt(times) - 1)
 
 
 def widened(setting: Setting, tuned: int, k: int) -> Setting:
