@@ -111,6 +111,8 @@ def tune(searcher: Searcher, asked: Asked, recall: float) -> Tuned | None:
         setting = _least(searcher, asked, recall, keep, highest)
         if setting is None:
             continue
+        if best is not None and setting.probes >= best.setting.probes:
+            continue  # more candidates and no fewer probes: whatever the clock says, that is not faster
         highest = setting.probes
         reached = float(asked.recalls(searcher, setting).mean())
         found = Tuned(setting, reached, seconds(searcher, asked, setting))
@@ -167,8 +169,7 @@ def _keeps(searcher: Searcher, k: int) -> Iterator[int]:
     keep = k
     while keep <= min(_WIDEST * k, searcher.size):
         yield keep
-        keep *= 2 if keep < 4 * k else 1.5  # type: ignore[assignment]
-        keep = int(keep)
+        keep = 2 * keep if keep < 4 * k else int(1.3 * keep)
 
 
 def _least(searcher: Searcher, asked: Asked, recall: float, keep: int, highest: int) -> Setting | None:
