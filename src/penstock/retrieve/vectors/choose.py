@@ -48,6 +48,7 @@ def build(
     Raises:
         VectorError: input that is no matrix of finite numbers, a recall outside 0 … 1, or no engine meets both.
 
+    >>> import numpy as np
     >>> index = build(np.eye(4, dtype=np.float32), ids=np.array([3, 5, 7, 9]))
     >>> index.search(np.array([[0, 2, 1, 0]], np.float32), k=2)
     (array([[5, 7]]), array([[0.8944272, 0.4472136]], dtype=float32))
