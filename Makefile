@@ -22,6 +22,8 @@ bench-setup: setup ## the benchmarks' peers, each in an environment of its own u
 	command -v redis-server >/dev/null || $$(test $$(id -u) = 0 || echo sudo) apt-get install -y redis-server
 	for peer in redis feast river duckdb; do $(PYTHON) -m venv .bench/$$peer && \
 	.bench/$$peer/bin/pip install --quiet -r benchmarks/_serving/peers/$$peer.txt || exit 1; done
+	for peer in faiss hnswlib scann usearch; do $(PYTHON) -m venv .bench/$$peer && \
+	.bench/$$peer/bin/pip install --quiet -r benchmarks/_vectors/peers/$$peer.txt || exit 1; done
 
 setup: .venv/.ready ## the environment; the network is used only where pyproject.toml has changed
 

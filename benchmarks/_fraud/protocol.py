@@ -53,7 +53,7 @@ class Payments:
         frame = frame.with_row_index("at").with_columns(pl.col("time").cast(pl.Datetime("us"))).sort("customer", "time")
         mean = pl.col("amount").rolling_mean_by("time", "90d", closed="left").over("customer")
         found = frame.with_columns(mean.alias("usual")).sort("at")["usual"].fill_null(0.0)
-        return np.rint(found.to_numpy()).astype(np.int64)
+        return np.asarray(np.rint(found.to_numpy()), np.int64)
 
     @classmethod
     def read(cls, file: Path) -> Payments:

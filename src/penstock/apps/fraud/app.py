@@ -23,7 +23,7 @@ class Payment(ps.Event):
 class Chargeback(ps.Event):
     """A payment turned out to be fraud; `payment` is its id, and `time` when that became known.
 
-    `usual` is what the customer's payments came to on average when it was made, where the bank's records have it. A fraud
+    `usual` is what the customer paid on average when it was made, where the bank's records have it. A fraud
     that was no larger than usual says more of its terminal: a stolen card is used for large amounts anywhere.
     """
 
