@@ -47,6 +47,13 @@ def query(items: list[int], kinds: list[int] | None = None) -> Query:
     return Query({"recent": np.array(items, np.uint32), "kinds": np.array(told, np.uint32)}, {})
 
 
+def likes(source: Attention, index: Index, asked: Query, items: list[int]) -> Any:
+    """The cosines of some items."""
+    others = source.find(asked, index).others
+    assert others is not None
+    return others(np.array(items, np.uint32))[:, 0]
+
+
 @given(clicks=st.lists(st.integers(8, 20), max_size=30), batch=st.integers(1, 4), most=st.integers(0, 20))
 @settings(max_examples=60)
 def test_what_is_kept_changes_nothing(fitted: Any, clicks: list[int], batch: int, most: int) -> None:
@@ -82,11 +89,11 @@ def test_every_candidate_has_a_score_and_it_is_the_one_found(fitted: Any) -> Non
     source, index = fitted
     asked = query([12, 11, 10])
     found = source.find(asked, index)
-    np.testing.assert_array_equal(source.score(asked, index, found.items)[:, 0], found.scores[:, 0])
-    scores = source.score(asked, index, np.array([10, 18, 99], np.uint32))
+    np.testing.assert_array_equal(found.others(found.items)[:, 0], found.scores[:, 0])
+    scores = found.others(np.array([10, 18, 99], np.uint32))
     assert np.isfinite(scores[:2, 0]).all()
     assert np.isnan(scores[2]).all()
-    assert np.isnan(source.score(query([]), index, np.array([10], np.uint32))).all()
+    assert source.find(query([]), index).others is None
 
 
 def test_it_learns_what_comes_next() -> None:
@@ -106,8 +113,8 @@ def test_a_network_goes_on_from_an_earlier_one() -> None:
         assert source.find(query(newest), gone_on).items[0] == following
     short = replace(source, epochs=4)
     more, anew = short.fit({"recent": history(late)}, earlier), replace(source, epochs=1).fit({"recent": history(late)})
-    asked, items = query([12, 11, 10]), np.array([13], np.uint32)
-    assert source.score(asked, more, items)[0, 0] > source.score(asked, anew, items)[0, 0] + 0.1
+    asked = query([12, 11, 10])
+    assert likes(source, more, asked, [13])[0] > likes(source, anew, asked, [13])[0] + 0.1
 
 
 def test_kinds_are_told_apart() -> None:
@@ -134,7 +141,7 @@ def test_an_item_that_nobody_went_on_to_is_known_by_what_it_is() -> None:
     source = Attention("recent", about=("categories",), **SMALL | {"epochs": 12, "rate": 1e-2})
     index = source.fit(what)
     asked = Query({"recent": np.array([10], np.uint32)}, {})
-    scores = source.score(asked, index, np.array([30, 31], np.uint32))[:, 0]
+    scores = likes(source, index, asked, [30, 31])
     assert scores[0] > scores[1] + 0.1
 
 

@@ -91,13 +91,13 @@ class Pipeline:
         order = np.argsort(items)
         rows = np.full((len(items), len(self.names)), np.nan, np.float32)
         column, place = 0, sum(len(source.columns) for source in self.sources)
-        for source, index, part in zip(self.sources, self.indexes, found, strict=True):
+        for source, part in zip(self.sources, found, strict=True):
             at = np.searchsorted(items[order], part.items)
             at = np.minimum(at, len(items) - 1)
             kept = np.flatnonzero(items[order[at]] == part.items)
             row, width = order[at[kept]], len(source.columns)
-            if type(source).score is not Source.score:
-                rows[:, column : column + width] = source.score(query, index, items)
+            if part.others is not None:
+                rows[:, column : column + width] = part.others(items)
             rows[row, column : column + width] = part.scores[kept]
             rows[row, place] = kept
             column, place = column + width, place + 1

@@ -165,7 +165,8 @@ def recomputed(one: Decided, release: Release, naive: NaiveEngine, strings: Stri
 def _plain_scores(
     release: Release, lists: Mapping[str, NDArray[np.uint32]], items: NDArray[np.uint32]
 ) -> NDArray[np.float64]:
-    """The source scores of logged candidates, by each source's plain definition."""
+    """The source scores of logged candidates, by each source's plain definition; of those that it did not propose, by
+    its own."""
     recipe = release.recipe
     out = np.full((len(items), len(recipe.assembler.scores)), np.nan)
     column = 0
@@ -174,7 +175,9 @@ def _plain_scores(
         if width:
             query, index = Query(lists, {}), release.indexes.get(source.label, {})
             plain = source.plain(query, index)
-            out[:, column : column + width] = source.score(query, index, items)
+            others = source.find(query, index).others
+            if others is not None:
+                out[:, column : column + width] = others(items)
             for row, item in enumerate(items.tolist()):
                 if item in plain:
                     out[row, column : column + width] = plain[item]

@@ -297,10 +297,9 @@ def retrieve(recipe: Recipe, query: Query, indexes: Mapping[str, Index]) -> Cand
         place[at[kept], i] = kept
         width = len(source.columns)
         scores[at[kept], column : column + width] = part.scores[kept]
-        if type(source).score is not Source.score:
+        if part.others is not None:
             rest = np.flatnonzero(np.isnan(place[:, i]))
-            index = indexes.get(source.label, {})
-            scores[rest, column : column + width] = source.score(query, index, different[order[rest]])
+            scores[rest, column : column + width] = part.others(different[order[rest]])
         column, begin = column + width, begin + len(part.items)
     return Candidates(different[order], scores, place)
 

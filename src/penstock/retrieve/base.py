@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,10 +50,27 @@ class Query:
 
 @dataclass(frozen=True)
 class Found:
-    """Items (n,) uint32, best first, and their scores (n, columns) float64."""
+    """Items (n,) uint32, best first, and their scores (n, columns) float64.
+
+    `others` gives the scores (m, columns) of further items (m,) that it does not propose, NaN where there are none.
+    """
 
     items: NDArray[np.uint32]
     scores: NDArray[np.float64]
+    others: Callable[[NDArray[np.uint32]], NDArray[np.float64]] | None = None
+
+    @classmethod
+    def first(cls, k: int, known: NDArray[np.uint32], scores: NDArray[np.float64]) -> Found:
+        """The first k of all items (n,) that a source has scores (n, columns) for, best first; the rest are others."""
+
+        def others(items: NDArray[np.uint32]) -> NDArray[np.float64]:
+            order = np.argsort(known)
+            held, at = places(known[order], items)
+            out = np.full((len(items), scores.shape[1]), np.nan)
+            out[held] = scores[order[at]]
+            return out
+
+        return cls(known[:k], scores[:k], others)
 
 
 class Source(ABC):
@@ -92,10 +109,6 @@ class Source(ABC):
     @abstractmethod
     def find(self, query: Query, index: Index) -> Found:
         """The candidates of one request."""
-
-    def score(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.float64]:
-        """The score columns (n, columns) of items (n,) that it did not find itself; NaN where it has none to give."""
-        return np.full((len(items), len(self.columns)), np.nan)
 
     def because(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Which of the shopper's own items led most to each of `items` (n,), 0 where the source cannot say."""

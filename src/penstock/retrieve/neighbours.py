@@ -82,16 +82,16 @@ class _Neighbours(Source):
         first, end = index["starts"][at], index["starts"][at + 1]
         edge = between(first, end)
         if not len(edge):
-            return Found(np.zeros(0, np.uint32), np.zeros((0, 3)))
+            return Found.first(self.k, np.zeros(0, np.uint32), np.zeros((0, 3)))
         near, score = index["near"][edge], index["score"][edge]
         rank = np.repeat(place, end - first)
         found, inverse = np.unique(near, return_inverse=True)
         sums = np.bincount(inverse, weights=score * _powers(self.decay, self.recent)[rank], minlength=len(found))
         newest = np.zeros(len(found))
         newest[inverse[rank == 0]] = score[rank == 0]
-        order = np.argsort(-sums, kind="stable")[: self.k]  # of equal ones the lower code, as they are found
+        order = np.argsort(-sums, kind="stable")  # of equal ones the lower code, as they are found
         scores = np.stack([sums[order], newest[order], np.arange(len(order), dtype=np.float64)], axis=1)
-        return Found(found[order], scores)
+        return Found.first(self.k, found[order], scores)
 
     def because(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """The recent item that passed on the largest score; of equal ones the newer."""

@@ -86,8 +86,8 @@ class SessionNeighbours(Source):
         score = np.bincount(inverse, weights=weights, minlength=len(visited)).astype(np.float64)
         if self.idf:
             score = score * index["idf"][np.searchsorted(index["items"], visited)]
-        best = np.lexsort((visited, -score))[: self.k]
-        return Found(visited[best].astype(np.uint32), score[best].reshape(-1, 1))
+        best = np.lexsort((visited, -score))
+        return Found.first(self.k, visited[best].astype(np.uint32), score[best].reshape(-1, 1))
 
     def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
         known = {item: place for place, item in enumerate(index["items"].tolist())}

@@ -143,17 +143,16 @@ class Attention(Source):
         state = memory.state(*self._events(query, index))
         if state is None:
             return Found(np.zeros(0, np.uint32), np.zeros((0, 2)))
-        return self._best(memory.stepper, state, index)
+        found = self._best(memory.stepper, state, index)
 
-    def score(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.float64]:
-        """Cosines of whatever it knows; of items that it did not find it tells no rank."""
-        memory = _memory(self, index)
-        out = np.full((len(items), 2), np.nan)
-        state = memory.state(*self._events(query, index))
-        held, at = places(index["items"], items)
-        if state is not None:
+        def others(items: NDArray[np.uint32]) -> NDArray[np.float64]:
+            """Cosines of whatever the network knows; it tells no rank."""
+            out = np.full((len(items), 2), np.nan)
+            held, at = places(index["items"], items)
             out[held, 0] = _cosines(memory.stepper, state, at)
-        return out
+            return out
+
+        return replace(found, others=others)
 
     def because(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Which of the newest events' items is most like each item."""
