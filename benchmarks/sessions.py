@@ -79,9 +79,9 @@ def sources() -> list[Any]:
     """What proposes items."""
     return [
         Seen("recent", k=30),
-        Covisits("recent", k=120, norm=0.0, steps=10, decay=0.6, backward=0.6, neighbours=120, name="after"),
+        Covisits("recent", k=120, norm=0.0, steps=10, decay=0.6, backward=0.0, neighbours=150, name="after"),
         Covisits("recent", k=60, norm=0.0, steps=1, decay=0.5, backward=0.0, neighbours=80, name="next"),
-        Covisits("recent", k=60, steps=20, neighbours=80),
+        Covisits("recent", k=80, steps=20, neighbours=150),
         SessionNeighbours("recent", k=120, gap="1d", sample=1_000, neighbours=200, idf=True, near=True),
         Attention(
             "recent", k=120, length=20, width=96, heads=2, layers=1, epochs=8, batch=256, rate=3e-3, drop=0.25,
