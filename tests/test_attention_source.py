@@ -35,16 +35,17 @@ def visits(seed: int = 0) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def fitted() -> tuple[Attention, Index]:
-    source = Attention("recent", kinds="kinds", **SMALL)
+    source = Attention("recent", kinds="kinds", times="when", **SMALL)
     lists = visits()
     kinds = [[1 + i % 2 for i in range(len(part))] for part in lists]
-    return source, source.fit({"recent": history(lists), "kinds": history(kinds)})
+    return source, source.fit({"recent": history(lists), "kinds": history(kinds), "when": history(lists)})
 
 
-def query(items: list[int], kinds: list[int] | None = None) -> Query:
-    """Items newest first, as list features are."""
-    told = kinds or [1] * len(items)
-    return Query({"recent": np.array(items, np.uint32), "kinds": np.array(told, np.uint32)}, {})
+def query(items: list[int], kinds: list[int] | None = None, when: list[int] | None = None) -> Query:
+    """Items newest first, as list features are; an event every three seconds."""
+    told, times = kinds or [1] * len(items), when or [900 - 3 * i for i in range(len(items))]
+    lists = {"recent": items, "kinds": told, "when": times}
+    return Query({name: np.array(part, np.uint32) for name, part in lists.items()}, {})
 
 
 def likes(source: Attention, index: Index, asked: Query, items: list[int]) -> Any:
@@ -125,6 +126,20 @@ def test_kinds_are_told_apart() -> None:
     source = Attention("recent", kinds="kinds", **SMALL | {"epochs": 12, "rate": 1e-2})
     index = source.fit({"recent": history(items), "kinds": history(kinds)})
     assert [source.find(query([10], [kind]), index).items[0] for kind in (1, 2)] == [11, 12]
+
+
+def test_the_time_between_events_is_looked_at() -> None:
+    """Where what follows two events depends on the time between them alone, so does what is expected."""
+    random = np.random.default_rng(5)
+    quick = random.integers(0, 2, 200)
+    items = [[10, 10, 11 + one] for one in quick.tolist()]
+    past = history(items)
+    time = np.arange(600) * 10_000_000_000
+    time[1::3] = time[0::3] + np.where(quick == 1, 2, 5_000) * 1_000_000
+    timed = replace(past, time=time)
+    source = Attention("recent", times="when", **SMALL | {"epochs": 12, "rate": 1e-2})
+    index = source.fit({"recent": timed, "when": timed})
+    assert [source.find(query([10, 10], when=[9_000, at]), index).items[0] for at in (4_000, 8_998)] == [11, 12]
 
 
 def test_an_item_that_nobody_went_on_to_is_known_by_what_it_is() -> None:

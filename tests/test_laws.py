@@ -56,6 +56,7 @@ EXAMPLES: dict[str, list[tuple[Aggregate, str]]] = {
         (ps.frequent("item", k=4, capacity=4), "text"),
         (ps.frequent("item", k=3, capacity=8), "text"),
     ],
+    "last_times": [(ps.last_times("item"), "text"), (ps.last_times("item", k=3), "few")],
     "last": [(ps.last("item"), "text"), (ps.last("item", k=3), "few"), (ps.last("item", k=50), "text")],
     "latest": [(ps.latest("category"), "few")],
     "log_loss": [(ps.log_loss(), "pair"), (ps.log_loss(), "float")],

@@ -52,6 +52,7 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ),
     ("aggregate", "variance"): ps.variance("weight", unit=0.1, ddof=1, default=0.0, **WINDOW),
     ("aggregate", "last"): ps.last("item", k=50, **WINDOW),
+    ("aggregate", "last_times"): ps.last_times("item", k=50, **WINDOW),
     ("aggregate", "latest"): ps.latest("category", **WINDOW),
     ("aggregate", "log_loss"): ps.log_loss("pair", default=0.7, **WINDOW),
     ("aggregate", "max"): ps.max(col("price") * 2, default=-1.5, **WINDOW),
@@ -106,7 +107,8 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("rule", "explore"): ps.explore(0.02, first=4),
     ("rule", "pin"): ps.pin("gift-card", place=3),
     ("source", "attention"): ps.attention(
-        of="viewed", kinds="kinds", about=("categories",), k=25, name="near", length=20, width=32, heads=4, layers=2,
+        of="viewed", kinds="kinds", times="when", about=("categories",), k=25, name="near", length=20,
+        width=32, heads=4, layers=2,
         scale=9.0, epochs=3, batch=64, rate=1e-3, drop=0.1, negatives=99, smoothing=0.1, seed=5,
     ),
     ("source", "covisits"): ps.covisits(span="3d", steps=4, norm=0.25, backward=0.5, **NEAR),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         frequent,
         histogram,
         last,
+        last_times,
         latest,
         log_loss,
         max,
@@ -60,8 +61,8 @@ __version__ = "0.1.0"
 # Loaded when first used: `penstock --help` must not wait for Polars.
 _WHERE = {
     "penstock.aggregates": "auc calibration_error count decayed_count decayed_sum distinct first frequent histogram "
-    "last latest log_loss max max_run mean median members min quantile rate ratio recency running sample scored "
-    "session_length sessions sum top_k variance",
+    "last last_times latest log_loss max max_run mean median members min quantile rate ratio recency running sample "
+    "scored session_length sessions sum top_k variance",
     "penstock.app": "App load",
     "penstock.errors": "PenstockError",
     "penstock.evaluate": "roc_auc",
@@ -79,10 +80,10 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names.sp
 __all__ = [
     "App", "Classifier", "Costs", "Event", "LambdaRank", "Logistic", "Money", "PenstockError", "World", "attention",
     "auc", "block", "calibration_error", "cap", "count", "covisits", "decayed_count", "decayed_sum", "distinct",
-    "diversify", "explore", "first", "frequent", "histogram", "last", "latest", "load", "log_loss", "max", "max_run",
-    "mean", "median", "members", "merge_sorted", "merge_sorted_async", "min", "outcome", "pin", "popular", "quantile",
-    "rate", "ratio", "recency", "request", "roc_auc", "rule", "running", "sample", "scored", "seen", "session_length",
-    "session_neighbours", "sessions", "similar", "sum", "top_k", "variance",
+    "diversify", "explore", "first", "frequent", "histogram", "last", "last_times", "latest", "load", "log_loss",
+    "max", "max_run", "mean", "median", "members", "merge_sorted", "merge_sorted_async", "min", "outcome", "pin",
+    "popular", "quantile", "rate", "ratio", "recency", "request", "roc_auc", "rule", "running", "sample", "scored",
+    "seen", "session_length", "session_neighbours", "sessions", "similar", "sum", "top_k", "variance",
 ]  # fmt: skip
 
 

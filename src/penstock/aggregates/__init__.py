@@ -2,7 +2,7 @@
 
 from penstock.aggregates.base import Aggregate
 from penstock.aggregates.frequent import Frequent
-from penstock.aggregates.lists import First, Last, Latest, TopK
+from penstock.aggregates.lists import First, Last, LastTimes, Latest, TopK
 from penstock.aggregates.numbers import Count, Max, Mean, Min, Recency, Sum
 from penstock.aggregates.rates import Rate, rate
 from penstock.aggregates.ratios import Ratio, ratio
@@ -15,7 +15,8 @@ from penstock.aggregates.sets import Distinct, Members
 from penstock.aggregates.spread import Histogram, Quantile, Variance, median
 
 count, sum, mean, min, max = Count, Sum, Mean, Min, Max
-first, last, latest, top_k, distinct, recency = First, Last, Latest, TopK, Distinct, Recency
+first, last, last_times, latest, top_k = First, Last, LastTimes, Latest, TopK
+distinct, recency = Distinct, Recency
 quantile, variance, histogram = Quantile, Variance, Histogram
 decayed_count, decayed_sum = DecayedCount, DecayedSum
 sessions, session_length = Sessions, SessionLength
@@ -27,9 +28,10 @@ sample = Sample
 
 __all__ = [
     "Aggregate", "Auc", "CalibrationError", "Count", "DecayedCount", "DecayedSum", "Distinct", "First", "Frequent",
-    "Histogram", "Last", "Latest", "LogLoss", "Max", "MaxRun", "Mean", "Members", "Min", "Quantile", "Rate", "Ratio",
-    "Recency", "Running", "Sample", "SessionLength", "Sessions", "Sum", "TopK", "Variance", "auc", "calibration_error",
-    "count", "decayed_count", "decayed_sum", "distinct", "first", "frequent", "histogram", "last", "latest", "log_loss",
-    "max", "max_run", "mean", "median", "members", "min", "quantile", "rate", "ratio", "recency", "running", "sample",
-    "scored", "session_length", "sessions", "sum", "top_k", "variance",
+    "Histogram", "Last", "LastTimes", "Latest", "LogLoss", "Max", "MaxRun", "Mean", "Members", "Min", "Quantile",
+    "Rate", "Ratio", "Recency", "Running", "Sample", "SessionLength", "Sessions", "Sum", "TopK", "Variance", "auc",
+    "calibration_error", "count", "decayed_count", "decayed_sum", "distinct", "first", "frequent", "histogram",
+    "last", "last_times", "latest", "log_loss", "max", "max_run", "mean", "median", "members", "min", "quantile",
+    "rate", "ratio", "recency", "running", "sample", "scored", "session_length", "sessions", "sum", "top_k",
+    "variance",
 ]  # fmt: skip

@@ -47,6 +47,8 @@ class Aggregate(ABC):
     """Kinds of column it can read; empty: it reads none."""
     is_list: ClassVar[bool] = False
     """True where `value` gives interned codes, (keys, k), instead of one float64 a key."""
+    numbers: ClassVar[bool] = False
+    """True where a list's values are numbers, and no codes."""
     has_empty_value: ClassVar[bool] = False
     """True where an empty window has a value of its own (a count is 0)."""
     timeless: ClassVar[bool] = False

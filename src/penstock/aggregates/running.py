@@ -130,7 +130,8 @@ class Running:
         moment = self._last[0] if now is None else micros(now)
         value = self.aggregate.served(self._state, np.array([moment], np.int64))[0]
         if self.aggregate.is_list:
-            return self.texts(value[value > 0])
+            listed = value[value > 0]
+            return listed.tolist() if self.aggregate.numbers else self.texts(listed)
         return float(value)
 
     @property

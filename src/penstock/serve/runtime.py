@@ -272,10 +272,11 @@ class Runtime:
             columns = read(found, np.array([codes], np.uint32).reshape(1, len(codes)), np.zeros(1, int))
             offset = snapshot.offset
         values: dict[str, Any] = {}
-        for name in found.features:
+        for name, aggregate in found.features.items():
             column = columns[name]
             if column.ndim == 2:
-                values[name] = self.log.strings.texts(column[0][column[0] != 0])
+                listed = column[0][column[0] != 0]
+                values[name] = listed.tolist() if aggregate.numbers else self.log.strings.texts(listed)
             else:
                 values[name] = None if np.isnan(column[0]) else float(column[0])
         return {"view": view, "version": found.version.hex(), "key": key, "offset": offset, "features": values}

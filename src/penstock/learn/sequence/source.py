@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.clock import SECOND
 from penstock.errors import DefinitionError
 from penstock.learn.sequence.incremental import State, Stepper
 from penstock.learn.sequence.network import Attributes, Form, begin
@@ -36,6 +37,7 @@ class Attention(Source):
     Args:
         of: the shopper's list feature of items, such as ``"recent"``.
         kinds: the list feature of the same events' kinds, where they are to be told apart.
+        times: that of their times (`last_times`), where the time between events is to be looked at.
         about: list features of the same events that say what their items are, such as ``("categories",)``: items that
             few have touched are then known by what they are.
         length: events looked at, the newest, and up to half as many again; a list that holds at least twice as many
@@ -47,6 +49,7 @@ class Attention(Source):
 
     of: str = "recent"
     kinds: str = ""
+    times: str = ""
     about: tuple[str, ...] = ()
     k: int = 60
     name: str = ""
@@ -77,13 +80,14 @@ class Attention(Source):
         return (self.label, f"{self.label}.rank")
 
     def needs(self) -> tuple[str, ...]:
-        return (self.of, *((self.kinds,) if self.kinds else ()), *self.about)
+        return (self.of, *(name for name in (self.kinds, self.times) if name), *self.about)
 
     def form(self, items: int, kinds: int = 1, attributes: int = 1) -> Form:
         """The network's sizes, for so many codes of each."""
         return Form(
-            items, kinds, self.width, self.heads, self.layers, self.length, scale=self.scale, attributes=attributes
-        )
+            items, kinds, self.width, self.heads, self.layers, self.length, bool(self.times), scale=self.scale,
+            attributes=attributes,
+        )  # fmt: skip
 
     @property
     def course(self) -> Course:
@@ -101,7 +105,8 @@ class Attention(Source):
             kinds, kind = np.unique(past.beside(history[self.kinds]), return_inverse=True)
             kind = kind + 1
         turns = np.flatnonzero(np.diff(past.owner, prepend=-1)) if len(past.owner) else np.zeros(0, np.int64)
-        sequences = Sequences(turns, np.r_[turns[1:], len(item)][: len(turns)], item + 1, kind)
+        time = past.time // SECOND * SECOND if self.times else None  # serving knows them to the second
+        sequences = Sequences(turns, np.r_[turns[1:], len(item)][: len(turns)], item + 1, kind, time)
         attributes, known = self._attributes(past, history, items)
         form = self.form(len(items) + 1, len(kinds) + 1 if self.kinds else 1, int(attributes.codes.max(initial=0)) + 1)
         course, weights = self.course, begin(form, np.random.default_rng(self.seed))
@@ -140,7 +145,7 @@ class Attention(Source):
 
     def find(self, query: Query, index: Index) -> Found:
         memory = _memory(self, index)
-        state = memory.state(*self._events(query, index))
+        state = memory.state(self._events(query, index))
         if state is None:
             return Found(np.zeros(0, np.uint32), np.zeros((0, 2)))
         found = self._best(memory.stepper, state, index)
@@ -157,7 +162,7 @@ class Attention(Source):
     def because(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Which of the newest events' items is most like each item."""
         table = _memory(self, index).stepper.table
-        rows, _ = self._events(query, index)
+        rows = self._events(query, index)[:, 0]
         held, at = places(index["items"], items)
         led = np.zeros(len(items), np.uint32)
         if len(rows):
@@ -169,10 +174,10 @@ class Attention(Source):
         """Every event gone through anew, with nothing kept."""
         stepper = _memory(self, index).stepper
         state = stepper.start()
-        rows, kinds = self._events(query, index)
-        for row, kind in zip(rows.tolist(), kinds.tolist(), strict=True):
-            state = stepper.step(state, row, kind)
-        if not len(rows):
+        events = self._events(query, index)
+        for row, kind, gap in events.tolist():
+            state = stepper.step(state, row, kind, gap)
+        if not len(events):
             return {}
         found = self._best(stepper, state, index)
         return dict(zip(found.items.tolist(), map(tuple, found.scores.tolist()), strict=True))
@@ -186,25 +191,37 @@ class Attention(Source):
         scores = np.stack([cosine[order], np.arange(len(order), dtype=np.float64)], axis=1)
         return Found(index["items"][near[order]], scores)
 
-    def _events(self, query: Query, index: Index) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows and kinds of the events that are looked at, oldest first; what the network does not know is left out."""
-        codes = query.lists[self.of]
-        held, at = places(index["items"], codes)
-        rows = at + 1
-        kinds = np.zeros(len(rows), np.int64)
+    def _events(self, query: Query, index: Index) -> NDArray[np.int64]:
+        """Row, kind and seconds since the one before of each event that is looked at, oldest first, (n, 3).
+
+        What the network does not know is left out.
+        """
+        held, at = places(index["items"], query.lists[self.of])
+        events = np.zeros((len(held), 3), np.int64)
+        events[:, 0] = at + 1
         if self.kinds:
-            said = query.lists[self.kinds]
-            told = said[np.minimum(held, len(said) - 1)] if len(said) else np.zeros(len(held), np.uint32)
-            known, place = places(index["kinds"], told)
-            kinds[known] = place + 1
+            known, place = places(index["kinds"], _beside(query.lists[self.kinds], held))
+            events[known, 1] = place + 1
+        if self.times:
+            time = _beside(query.lists[self.times], held).astype(np.int64)
+            events[:-1, 2] = np.maximum(time[:-1] - time[1:], 0)
         most = self.length + self.length // 2
-        if len(rows) > most:
+        if len(events) > most:
             # A window that moved on with each event would have everything computed anew each time. It begins instead
             # where a mixed code is the least, which stays while the list goes on.
-            mixed = rows[self.length - 1 : most] * _MIX & _MASK
-            stop = self.length + int(mixed.argmin())
-            rows, kinds = rows[:stop], kinds[:stop]
-        return rows[::-1], kinds[::-1]
+            mixed = events[self.length - 1 : most, 0] * _MIX & _MASK
+            events = events[: self.length + int(mixed.argmin())]
+        if len(events):
+            events[-1, 2] = 0  # as in training, nothing is known of what came before the window
+        return events[::-1]
+
+
+def _beside(values: NDArray[np.uint32], places_: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """The values at some places of a list; 0 where it is shorter."""
+    out = np.zeros(len(places_), np.uint32)
+    there = places_ < len(values)
+    out[there] = values[places_[there]]
+    return out
 
 
 def _go_on(weights: dict[str, Array], earlier: Index, items: Array, kinds: Array, words: Array) -> None:
@@ -237,15 +254,14 @@ class _Memory:
         self._states: OrderedDict[bytes, State] = OrderedDict()
         self._lock = threading.Lock()
 
-    def state(self, rows: NDArray[np.int64], kinds: NDArray[np.int64]) -> State | None:
-        """After these events, oldest first; None without any."""
-        if not len(rows):
+    def state(self, events: NDArray[np.int64]) -> State | None:
+        """After these events (n, 3), oldest first; None without any."""
+        if not len(events):
             return None
-        events = np.stack([rows, kinds], axis=1)
         with self._lock:
             done, state = self._longest(events)
-        for row, kind in events[done:].tolist():
-            state = self.stepper.step(state, row, kind)
+        for row, kind, gap in events[done:].tolist():
+            state = self.stepper.step(state, row, kind, gap)
         with self._lock:
             self._states[events.tobytes()] = state
             self._states.move_to_end(events.tobytes())
