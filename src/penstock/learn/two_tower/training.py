@@ -1,0 +1,255 @@
+"""Fits two towers to pairs of a query and the item that was right for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.errors import DefinitionError
+from penstock.learn.autodiff import Tensor, concat, gradients
+from penstock.learn.losses import ChoiceLoss, SampledSoftmax, loss_of
+from penstock.learn.optimise import Adam
+from penstock.learn.two_tower.negatives import alike, best, hardest, listed, lists_by, spread
+from penstock.learn.two_tower.network import Bags, Form, begin, encode, tower
+from penstock.types import Array, Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Which item was right for which query: `query` and `item` (n,), numbers of bags."""
+
+    query: NDArray[np.int64]
+    item: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+
+@dataclass(frozen=True)
+class Course:
+    """How two towers are trained.
+
+    The batch's own items stand as negatives for one another. Each further argument changes what a query is compared
+    with, and can be used by itself.
+
+    Args:
+        epochs: passes over all pairs, at most; batch: pairs a step.
+        rate: Adam's, at its highest; it rises over the first steps and falls along a cosine.
+        loss: of one right item among many; its temperature or margin is set there.
+        log_q: corrects for popular items being drawn as negatives more often than others.
+        masked: items known to be right for a query are none of its negatives.
+        uniform: items drawn evenly from the whole catalogue a step, beside the batch's own (Yang et al., "Mixed
+            negative sampling for learning two-tower neural networks in recommendations", WWW 2020).
+        mined: so many items of each query's `depth` hardest, found anew before each epoch but the first; `skip` of the
+            best are passed over.
+        alike: what near-duplicates of the right item still count as negatives, from 0 to 1; 1 leaves them alone.
+        by: what makes a near-duplicate: a share of attributes in common, or a cosine of the items' vectors, of `like`
+            or more.
+        cold: how often an item's id, the first of its codes, is left out, so that attributes learn to stand alone.
+        patience: epochs without a better recall on held-out pairs after which training ends.
+        k: of that recall.
+        seed: of every random draw.
+    """
+
+    epochs: int = 10
+    batch: int = 256
+    rate: float = 3e-3
+    loss: ChoiceLoss = field(default_factory=lambda: SampledSoftmax(0.1))
+    log_q: bool = True
+    masked: bool = True
+    uniform: int = 0
+    mined: int = 0
+    depth: int = 100
+    skip: int = 0
+    alike: float = 1.0
+    by: Literal["attributes", "cosine"] = "attributes"
+    like: float = 0.6
+    cold: float = 0.0
+    patience: int = 3
+    k: int = 50
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch, self.depth, self.patience, self.k) < 1 or min(self.uniform, self.mined) < 0:
+            raise DefinitionError(
+                "a course has epochs, pairs a batch, and no less than no negatives", got=repr(self),
+                remedy="epochs=10, batch=256, uniform=0, mined=0",
+            )  # fmt: skip
+        if not (0 <= self.alike <= 1 and 0 <= self.cold < 1 and 0 < self.like <= 1):
+            raise DefinitionError(
+                "alike, cold and like are shares", got=f"alike={self.alike}, cold={self.cold}, like={self.like}",
+                remedy="alike=0.1, cold=0.1, like=0.6",
+            )  # fmt: skip
+        if self.by not in ("attributes", "cosine"):
+            raise DefinitionError(
+                "near-duplicates are told by attributes or by cosine", got=f"by={self.by!r}",
+                remedy='write by="attributes" or by="cosine"',
+            )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """What one pass came to: its mean loss, the recall on held-out pairs (NaN without any), and the weights."""
+
+    number: int
+    loss: float
+    recall: float
+    weights: dict[str, Array]
+
+
+def train(
+    form: Form,
+    course: Course,
+    queries: Bags,
+    items: Bags,
+    pairs: Pairs,
+    *,
+    held: Pairs | None = None,
+    each: Callable[[Epoch], bool] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Array]:
+    """Weights that put, of all items, those first that were right.
+
+    Args:
+        queries, items: what each tower reads of each.
+        pairs: what to learn from; n ≥ 1.
+        held: pairs left out; the weights of the epoch with the best recall on them are given back.
+        each: called after each epoch; True ends the training.
+    """
+    if not len(pairs):
+        raise DefinitionError("two towers learn from pairs", got="none", remedy="pass at least one query with its item")
+    random = np.random.default_rng(course.seed)
+    weights = begin(form, random)
+    run = _Run(form, course, queries, items, pairs, random)
+    steps_an_epoch = math.ceil(len(pairs) / course.batch)
+    steps = course.epochs * steps_an_epoch
+    kept, highest, since = weights, -1.0, 0
+    for number in range(course.epochs):
+        run.refresh(weights, number)
+        lost = 0.0
+        order = random.permutation(len(pairs))
+        for start in range(0, len(pairs), course.batch):
+            which = order[start : start + course.batch]
+            lost += run.step(weights, which, _schedule(run.adam.steps, steps)) * len(which)
+            if progress:
+                progress(run.adam.steps, steps)
+        recall = math.nan
+        if held is not None and len(held):
+            recall = recall_of(form, weights, queries, items, held, course.k)
+            since += 1
+            if recall > highest:
+                kept, highest, since = {name: value.copy() for name, value in weights.items()}, recall, 0
+        if each is not None and each(Epoch(number, lost / len(pairs), recall, weights)):
+            break
+        if since >= course.patience:
+            break
+    return kept
+
+
+def recall_of(form: Form, weights: dict[str, Array], queries: Bags, items: Bags, held: Pairs, k: int) -> float:
+    """The share of pairs whose item is among the k best of all items for its query."""
+    asked, which = np.unique(held.query, return_inverse=True)
+    found = best(encode(form, weights, "query", queries.taken(asked)), encode(form, weights, "item", items), k)
+    return float((found[which] == held.item[:, None]).any(axis=1).mean())
+
+
+class _Run:
+    """What stays from step to step."""
+
+    def __init__(
+        self, form: Form, course: Course, queries: Bags, items: Bags, pairs: Pairs, random: np.random.Generator
+    ) -> None:
+        self.form, self.course, self.queries, self.items, self.pairs = form, course, queries, items, pairs
+        self.random = random
+        self.adam = Adam(course.rate)
+        self.share = np.bincount(pairs.item, minlength=len(items)) / len(pairs)
+        self.known = lists_by(pairs.query, pairs.item, len(queries))
+        self.twins = alike(items, course.like) if course.alike < 1 and course.by == "attributes" else None
+        self.hard: NDArray[np.int64] | None = None
+
+    def refresh(self, weights: dict[str, Array], epoch: int) -> None:
+        """Finds the hardest items anew; before the first epoch nothing is hard."""
+        if not self.course.mined or not epoch:
+            return
+        asked = np.unique(self.pairs.query)
+        query = encode(self.form, weights, "query", self.queries.taken(asked))
+        item = encode(self.form, weights, "item", self.items)
+        found = hardest(query, item, self.course.depth, self.known.taken(asked), self.course.skip)
+        self.hard = np.zeros((len(self.queries), found.shape[1]), np.int64)
+        self.hard[asked] = found
+
+    def step(self, weights: dict[str, Array], which: NDArray[np.int64], rate: float) -> float:
+        form, course, random = self.form, self.course, self.random
+        held = {name: Tensor(value) for name, value in weights.items()}
+        asked, right = self.pairs.query[which], self.pairs.item[which]
+        n = len(which)
+        shared = np.r_[right, random.integers(0, len(self.items), course.uniform)]
+        query = tower(form, held, "query", self.queries.taken(asked))
+        item = tower(form, held, "item", self._bags(shared))
+        scores = query @ item.T
+        counted = [np.log(n * self.share[shared] + course.uniform / len(self.items))] if course.log_q else []
+        log_q = np.zeros(scores.shape, np.float32) + (counted[0] if counted else 0.0)
+        own: Array | None = None
+        beside: Array | None = None
+        if self.hard is not None:
+            column = random.integers(0, self.hard.shape[1], (n, course.mined))
+            own = self.hard[asked[:, None], column]
+            vectors = tower(form, held, "item", self._bags(own.reshape(-1))).reshape(n, course.mined, form.width)
+            scores = concat([scores, (query.reshape(n, 1, form.width) * vectors).sum(axis=2)], axis=1)
+            beside = vectors.value
+            each = math.log(course.mined / self.hard.shape[1]) if course.log_q else 0.0
+            log_q = np.concatenate([log_q, np.full((n, course.mined), each)], axis=1)
+        mine = np.arange(n)
+        hidden: NDArray[np.bool_] | None = None
+        if course.masked:
+            hidden = spread(self.known, asked, shared, len(self.items)) > 0
+            hidden |= right[:, None] == shared
+            if own is not None:
+                hidden = np.concatenate([hidden, listed(self.known, asked, own)], axis=1)
+            hidden[mine, mine] = False
+        if course.alike < 1:
+            near = self._near(right, shared, item.value)
+            if own is not None:
+                near = np.concatenate([near, self._near_each(right, own, item.value, beside)], axis=1)
+            log_q = log_q - near * math.log(max(course.alike, 1e-9))
+        # The right item is there for certain, not by a draw.
+        log_q[mine, mine] = 0.0
+        loss = loss_of(course.loss, scores, mine, log_q=log_q.astype(scores.value.dtype), hidden=hidden)
+        names = list(held)
+        slopes = dict(zip(names, gradients(loss, [held[name] for name in names]), strict=True))
+        self.adam.step(weights, slopes, rate)
+        for name in ("code", "query", "item"):
+            if name in weights:
+                weights[name][0] = 0
+        return float(loss.value)
+
+    def _bags(self, which: Array) -> Bags:
+        """The items' bags, some without their ids."""
+        part = self.items.taken(which)
+        if self.course.cold:
+            first = part.starts[:-1][np.diff(part.starts) > 1]
+            part.codes[first[self.random.random(len(first)) < self.course.cold]] = 0
+        return part
+
+    def _near(self, right: Array, shared: Array, vectors: Array) -> NDArray[np.bool_]:
+        """Which of the batch's items (m,) are near-duplicates of each right item, (n, m); vectors are (m, d)."""
+        if self.twins is None:
+            return np.asarray(vectors[: len(right)] @ vectors.T >= self.course.like)
+        return spread(self.twins, right, shared, len(self.items)) > 0
+
+    def _near_each(self, right: Array, own: Array, vectors: Array, beside: Array | None) -> NDArray[np.bool_]:
+        """The same of each query's own mined items, (n, h); `beside` (n, h, d) are their vectors."""
+        if self.twins is None:
+            assert beside is not None
+            return np.asarray(np.einsum("nd,nhd->nh", vectors[: len(right)], beside) >= self.course.like)
+        return listed(self.twins, right, own)
+
+
+def _schedule(step: int, steps: int) -> float:
+    warm = min(1.0, (step + 1) / max(1, steps // 50))
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))))
