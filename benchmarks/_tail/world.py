@@ -22,8 +22,8 @@ ASTRAY = 0.1
 """The share of clicks that go to whatever is popular."""
 THEMES, THEMED = 120, 0.25
 """A quarter of the queries ask for a theme, which no attribute of an item tells: only what was clicked does."""
-SELLERS, DEAD = 60, 0.5
-"""Half of a catalogue is sold out, superseded or badly listed: shoppers pass it over, and it is relevant for nobody."""
+SELLERS, DEAD = 60, 0.55
+"""More than half of a catalogue is sold out, superseded or badly listed: shoppers pass it over, and it is relevant for nobody."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,9 @@ def world(seed: int) -> World:
         for name in ("type", "brand", "use", "colour", "theme"):
             if needs[name][i] >= 0:
                 at = offsets[order.index(name)] + needs[name][i]
-                line.append(sizes + (at - 1) * WORDS + int(random.choice(WORDS, p=_share(0.5 + 1.5 * (1 - i / QUERIES)))))
+                line.append(
+                    sizes + (at - 1) * WORDS + int(random.choice(WORDS, p=_share(0.5 + 1.5 * (1 - i / QUERIES))))
+                )
         asked.append(line)
     chance = np.full((QUERIES, n), 0.0, np.float32)
     category = np.where(needs["type"] < 0, -1, values["category_of"][needs["type"]])
@@ -87,7 +89,9 @@ def world(seed: int) -> World:
     many = CLICKS + CLICKS // 20
     query = np.sort(random.choice(QUERIES, many, p=frequency / frequency.sum()))
     total = np.cumsum(chance.astype(np.float64), axis=1)
-    item = np.array([np.searchsorted(total[q], u * total[q, -1]) for q, u in zip(query, random.random(many), strict=True)])
+    item = np.array(
+        [np.searchsorted(total[q], u * total[q, -1]) for q, u in zip(query, random.random(many), strict=True)]
+    )
     mixed = random.permutation(many)
     query, item = query[mixed], np.minimum(item, n - 1)[mixed]
     return World(

@@ -95,9 +95,7 @@ def alike(items: Bags, least: float = 0.6, most: int = 20) -> Bags:
     )  # fmt: skip
 
 
-def hardest(
-    query: Array, item: Array, depth: int, known: Bags | None = None, skip: int = 0
-) -> NDArray[np.int64]:
+def hardest(query: Array, item: Array, depth: int, known: Bags | None = None, skip: int = 0) -> NDArray[np.int64]:
     """The items that fit each query best and are not known to be right for it, (n, depth), in no order.
 
     Args:
