@@ -1,11 +1,11 @@
 """Claim: two towers trained on clicks find at least a fifth more of what rare queries want once they are compared with
 the right negatives, and no less of what frequent ones want.
 
-Standard in-batch training is the peer: epoch by epoch frequent queries improve while rare ones get worse. Then come, one
-upon the other: the correction for popular items (log q), known right items hidden, negatives drawn evenly from the
-catalogue, mined hard ones, near-duplicates down-weighted, a higher temperature, and item ids left out at times. A margin
-in place of the softmax stands beside them. All are judged against what is truly relevant, which the generator knows, by
-deciles of queries from the rarest to the most frequent, after the same number of epochs on five worlds.
+Standard in-batch training is the peer: epoch by epoch frequent queries improve while rare ones get worse. Then come,
+one upon the other: the correction for popular items (log q), known right items hidden, negatives drawn evenly from the
+catalogue, mined hard ones, near-duplicates down-weighted, a higher temperature, and item ids left out at times. A
+margin in place of the softmax stands beside them. All are judged against what is truly relevant, which the generator
+knows, by deciles of queries from the rarest to the most frequent, after the same number of epochs on five worlds.
 """
 
 from __future__ import annotations
@@ -185,6 +185,7 @@ def result(rows: Mapping[str, Sequence[Judged]], seconds: float) -> Result:
             for name, ends in stopped.items()
         },
         "changes": changes,
+        "world": _figures(world(1)),
         "seeds": len(before),
         "seconds": round(seconds, 1),
     }  # fmt: skip
@@ -193,6 +194,23 @@ def result(rows: Mapping[str, Sequence[Judged]], seconds: float) -> Result:
         name="tail", ours=round(ours, 4), peer=round(peer, 4), ratio=round(ours / peer, 3),
         unit="recall@50 of the rarest three deciles of queries", detail=detail,
     )  # fmt: skip
+
+
+def _figures(shop: World) -> dict[str, Any]:
+    """What a world is like."""
+    asked = shop.frequency > 0
+    clicks = np.sort(np.bincount(shop.clicks.item, minlength=len(shop.items)))[::-1]
+    by_query = np.bincount(shop.clicks.query, minlength=len(shop.queries))[asked]
+    rarest = np.sort(by_query)[: len(by_query) * TAIL // 10]
+    return {
+        "items": len(shop.items),
+        "queries": int(asked.sum()),
+        "clicks": len(shop.clicks),
+        "relevant_a_query": round(float(shop.relevant[asked].sum(axis=1).mean()), 1),
+        "clicks_a_tail_query": round(float(rarest.mean()), 1),
+        "items_never_clicked": round(float((clicks == 0).mean()), 3),
+        "clicks_on_the_first_hundredth_of_items": round(float(clicks[: len(clicks) // 100].sum() / clicks.sum()), 3),
+    }
 
 
 def _ends(recall: Array) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What a query is compared with: which items are none to push away, which are pushed less, and which are the hardest."""
+"""What a query is compared with: items that are not to be pushed away, those that are less so, and the hardest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two towers: one turns what asks, the other what is found, into vectors of length 1; their product says how well they fit.
+"""Two towers: one turns what asks into a vector of length 1, the other what is found; their product says how they fit.
 
 A tower reads a bag of codes: an id, attributes, words, recent items. It takes the weighted mean of the codes' rows in a
 table, adds what a small layer makes of it, and scales the sum to length 1 (Covington et al., "Deep neural networks for
@@ -102,12 +102,10 @@ def begin(form: Form, random: np.random.Generator, dtype: type[np.floating] = np
         weights[name][0] = 0
     if form.inner:
         for side in ("query", "item"):
-            weights |= {
-                f"{side}.in": (random.normal(size=(form.width, form.inner)) / np.sqrt(form.width)).astype(dtype),
-                f"{side}.in_bias": np.zeros(form.inner, dtype),
-                f"{side}.back": (random.normal(size=(form.inner, form.width)) * 0.5 / np.sqrt(form.inner)).astype(dtype),
-                f"{side}.back_bias": np.zeros(form.width, dtype),
-            }  # fmt: skip
+            into = random.normal(size=(form.width, form.inner)) / np.sqrt(form.width)
+            back = random.normal(size=(form.inner, form.width)) * 0.5 / np.sqrt(form.inner)
+            weights |= {f"{side}.in": into.astype(dtype), f"{side}.in_bias": np.zeros(form.inner, dtype)}
+            weights |= {f"{side}.back": back.astype(dtype), f"{side}.back_bias": np.zeros(form.width, dtype)}
     return weights
 
 
