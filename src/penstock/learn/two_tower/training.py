@@ -125,7 +125,7 @@ def train(
         raise DefinitionError("two towers learn from pairs", got="none", remedy="pass at least one query with its item")
     random = np.random.default_rng(course.seed)
     weights = begin(form, random)
-    run = _Run(form, course, queries, items, pairs, random)
+    run = Run(form, course, queries, items, pairs, random)
     steps_an_epoch = math.ceil(len(pairs) / course.batch)
     steps = course.epochs * steps_an_epoch
     kept, highest, since = weights, -1.0, 0
@@ -158,8 +158,19 @@ def recall_of(form: Form, weights: dict[str, Array], queries: Bags, items: Bags,
     return float((found[which] == held.item[:, None]).any(axis=1).mean())
 
 
-class _Run:
-    """What stays from step to step."""
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A batch: what was `asked` and `right` (n,); the candidates `shared` (m,) by all, of which the first n are right
+    themselves; and each query's `own` hardest (n, h), None before there are any."""
+
+    asked: NDArray[np.int64]
+    right: NDArray[np.int64]
+    shared: NDArray[np.int64]
+    own: NDArray[np.int64] | None
+
+
+class Run:
+    """What stays from step to step: how often items are right, what is known to be right, and the hardest."""
 
     def __init__(
         self, form: Form, course: Course, queries: Bags, items: Bags, pairs: Pairs, random: np.random.Generator
@@ -183,43 +194,30 @@ class _Run:
         self.hard = np.zeros((len(self.queries), found.shape[1]), np.int64)
         self.hard[asked] = found
 
-    def step(self, weights: dict[str, Array], which: NDArray[np.int64], rate: float) -> float:
-        form, course, random = self.form, self.course, self.random
-        held = {name: Tensor(value) for name, value in weights.items()}
+    def draw(self, which: NDArray[np.int64]) -> Drawn:
+        """The candidates of some pairs (n,)."""
         asked, right = self.pairs.query[which], self.pairs.item[which]
-        n = len(which)
-        shared = np.r_[right, random.integers(0, len(self.items), course.uniform)]
-        query = tower(form, held, "query", self.queries.taken(asked))
-        item = tower(form, held, "item", self._bags(shared))
-        scores = query @ item.T
-        counted = [np.log(n * self.share[shared] + course.uniform / len(self.items))] if course.log_q else []
-        log_q = np.zeros(scores.shape, np.float32) + (counted[0] if counted else 0.0)
-        own: Array | None = None
-        beside: Array | None = None
-        if self.hard is not None:
-            column = random.integers(0, self.hard.shape[1], (n, course.mined))
-            own = self.hard[asked[:, None], column]
-            vectors = tower(form, held, "item", self._bags(own.reshape(-1))).reshape(n, course.mined, form.width)
-            scores = concat([scores, (query.reshape(n, 1, form.width) * vectors).sum(axis=2)], axis=1)
-            beside = vectors.value
-            each = math.log(course.mined / self.hard.shape[1]) if course.log_q else 0.0
-            log_q = np.concatenate([log_q, np.full((n, course.mined), each)], axis=1)
-        mine = np.arange(n)
-        hidden: NDArray[np.bool_] | None = None
-        if course.masked:
-            hidden = spread(self.known, asked, shared, len(self.items)) > 0
-            hidden |= right[:, None] == shared
-            if own is not None:
-                hidden = np.concatenate([hidden, listed(self.known, asked, own)], axis=1)
-            hidden[mine, mine] = False
-        if course.alike < 1:
-            near = self._near(right, shared, item.value)
-            if own is not None:
-                near = np.concatenate([near, self._near_each(right, own, item.value, beside)], axis=1)
-            log_q = log_q - near * math.log(max(course.alike, 1e-9))
-        # The right item is there for certain, not by a draw.
-        log_q[mine, mine] = 0.0
-        loss = loss_of(course.loss, scores, mine, log_q=log_q.astype(scores.value.dtype), hidden=hidden)
+        shared = np.r_[right, self.random.integers(0, len(self.items), self.course.uniform)]
+        if self.hard is None:
+            return Drawn(asked, right, shared, None)
+        column = self.random.integers(0, self.hard.shape[1], (len(which), self.course.mined))
+        return Drawn(asked, right, shared, self.hard[asked[:, None], column])
+
+    def step(self, weights: dict[str, Array], which: NDArray[np.int64], rate: float) -> float:
+        """One step of some pairs; their loss."""
+        held = {name: Tensor(value) for name, value in weights.items()}
+        drawn, n = self.draw(which), len(which)
+        query = tower(self.form, held, "query", self.queries.taken(drawn.asked))
+        item = tower(self.form, held, "item", self.bags(drawn.shared))
+        scores, beside = query @ item.T, None
+        if drawn.own is not None:
+            hard = tower(self.form, held, "item", self.bags(drawn.own.reshape(-1))).reshape(n, -1, self.form.width)
+            scores = concat([scores, (query.reshape(n, 1, self.form.width) * hard).sum(axis=2)], axis=1)
+            beside = hard.value
+        log_q, hidden = self.weigh(drawn, item.value, beside)
+        loss = loss_of(
+            self.course.loss, scores, np.arange(n), log_q=log_q.astype(scores.value.dtype), hidden=hidden
+        )  # fmt: skip
         names = list(held)
         slopes = dict(zip(names, gradients(loss, [held[name] for name in names]), strict=True))
         self.adam.step(weights, slopes, rate)
@@ -228,7 +226,38 @@ class _Run:
                 weights[name][0] = 0
         return float(loss.value)
 
-    def _bags(self, which: Array) -> Bags:
+    def weigh(
+        self, drawn: Drawn, item: Array, beside: Array | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+        """How often each candidate counts as drawn, as a logarithm, and which are hidden, (n, m + h) each.
+
+        Args:
+            item, beside: the vectors of what is shared (m, d), and of each query's own (n, h, d).
+        """
+        course, n, m = self.course, len(drawn.right), len(drawn.shared)
+        own = drawn.own
+        log_q = np.zeros((n, m if own is None else m + own.shape[1]))
+        if course.log_q:
+            log_q[:, :m] = np.log(n * self.share[drawn.shared] + course.uniform / len(self.items))
+            if self.hard is not None:
+                log_q[:, m:] = math.log(course.mined / self.hard.shape[1])
+        hidden: NDArray[np.bool_] | None = None
+        mine = np.arange(n)
+        if course.masked:
+            hidden = spread(self.known, drawn.asked, drawn.shared, len(self.items)) > 0
+            if own is not None:
+                hidden = np.concatenate([hidden, listed(self.known, drawn.asked, own)], axis=1)
+            hidden[mine, mine] = False
+        if course.alike < 1:
+            near = self._near(drawn, item)
+            if own is not None:
+                near = np.concatenate([near, self._near_own(drawn, item, beside)], axis=1)
+            log_q[near] -= math.log(max(course.alike, 1e-9))
+        # The right item is there for certain, not by a draw.
+        log_q[mine, mine] = 0.0
+        return log_q, hidden
+
+    def bags(self, which: Array) -> Bags:
         """The items' bags, some without their ids."""
         part = self.items.taken(which)
         if self.course.cold:
@@ -236,18 +265,20 @@ class _Run:
             part.codes[first[self.random.random(len(first)) < self.course.cold]] = 0
         return part
 
-    def _near(self, right: Array, shared: Array, vectors: Array) -> NDArray[np.bool_]:
-        """Which of the batch's items (m,) are near-duplicates of each right item, (n, m); vectors are (m, d)."""
+    def _near(self, drawn: Drawn, item: Array) -> NDArray[np.bool_]:
+        """Which of the shared items are near-duplicates of each right one, (n, m)."""
         if self.twins is None:
-            return np.asarray(vectors[: len(right)] @ vectors.T >= self.course.like)
-        return spread(self.twins, right, shared, len(self.items)) > 0
+            return np.asarray(item[: len(drawn.right)] @ item.T >= self.course.like)
+        near = spread(self.twins, drawn.right, drawn.shared, len(self.items)) > 0
+        return np.asarray(near | (drawn.right[:, None] == drawn.shared))
 
-    def _near_each(self, right: Array, own: Array, vectors: Array, beside: Array | None) -> NDArray[np.bool_]:
-        """The same of each query's own mined items, (n, h); `beside` (n, h, d) are their vectors."""
+    def _near_own(self, drawn: Drawn, item: Array, beside: Array | None) -> NDArray[np.bool_]:
+        """The same of each query's own, (n, h)."""
+        assert drawn.own is not None
+        assert beside is not None
         if self.twins is None:
-            assert beside is not None
-            return np.asarray(np.einsum("nd,nhd->nh", vectors[: len(right)], beside) >= self.course.like)
-        return listed(self.twins, right, own)
+            return np.asarray(np.einsum("nd,nhd->nh", item[: len(drawn.right)], beside) >= self.course.like)
+        return listed(self.twins, drawn.right, drawn.own)
 
 
 def _schedule(step: int, steps: int) -> float:
