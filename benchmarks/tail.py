@@ -36,7 +36,7 @@ WIDTH = 32
 K, TOP = 50, 10
 TAIL = 3
 """So many of the lowest deciles are the tail; the highest is the head."""
-STANDARD = Course(epochs=8, rate=1e-3, loss=SampledSoftmax(0.05), log_q=False, masked=False, patience=8)
+STANDARD = Course(epochs=8, rate=1.5e-3, loss=SampledSoftmax(0.05), log_q=False, masked=False, patience=8)
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "log_q": {"log_q": True},
     "known_right_hidden": {"masked": True},

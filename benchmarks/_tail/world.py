@@ -26,14 +26,14 @@ UNSAID = 0.15
 """The share of attributes and words that an item's page lacks."""
 THEMED = 0.25
 """The share of queries that ask for a theme."""
-ZIPF = 0.9
+ZIPF = 1.0
 POPULARITY = 0.5
 """The power of an item's popularity that clicks follow."""
 WANTED, SAME_TYPE, SAME_CATEGORY = 1.0, 0.05, 0.002
 """An item's chance of a click, but for its popularity: one that is relevant, one of the type, one of the category."""
 ASTRAY = 0.1
 """The share of clicks that go to whatever is popular."""
-DEAD = 0.55
+DEAD = 0.6
 """The share of the catalogue that is sold out, superseded or badly listed: relevant for nobody, and never clicked."""
 
 Values = Mapping[str, NDArray[np.int64]]
