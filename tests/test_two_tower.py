@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import helpers
 import penstock as ps
+from penstock.audit import served
 from penstock.errors import DefinitionError
 from penstock.learn import TwoTower
 from penstock.learn.autodiff import Tensor, gradcheck
 from penstock.learn.losses import ContrastiveMargin
 from penstock.learn.two_tower import Bags, Course, Epoch, Form, Pairs, encode, tower, train
-from penstock.learn.two_tower.codes import beside
+from penstock.learn.two_tower.codes import beside, examples, item_bags
 from penstock.learn.two_tower.exact import ITEM_GRID, QUERY_GRID, grid, nearest
 from penstock.learn.two_tower.negatives import alike, best, hardest, listed, lists_by, spread
 from penstock.learn.two_tower.network import begin, pooled
 from penstock.learn.two_tower.training import Run
 from penstock.registry import from_spec, to_spec
+from penstock.releases import read
 from penstock.retrieve import History, Query
+from penstock.serve.decisions import logged
 
 LISTS = st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=8)
 
@@ -443,6 +448,45 @@ def test_attributes_are_those_of_the_same_events() -> None:
     assert beside(past, part).tolist() == [50, 60, 70, 0, 0]
 
 
+VISITS = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 5), st.integers(0, 3)), max_size=25)
+
+
+@given(VISITS, st.integers(1, 4), st.integers(1, 30))
+def test_examples_are_what_came_before_each_event(visits: list[tuple[int, int, int]], recent: int, most: int) -> None:
+    """Event by event: the newest of its shopper's events before it, repeats where they came last, each with what it
+    counts; not for a shopper's first event, one without an item, or one that only repeats the last."""
+    visits = sorted(visits, key=lambda visit: visit[0])
+    owner, item, group = (np.array([visit[i] for visit in visits], np.int64) for i in range(3))
+    moment = np.array([(i * 7) % 25 for i in range(len(visits))], np.int64)  # not in the order of time
+    past = History(owner.astype(np.uint32), item.astype(np.uint32), moment)
+    lines = [item, np.where(group > 0, group + 5, 0)]
+    wanted = []
+    for i, (who, what, _) in enumerate(visits):
+        before = [j for j in range(i - 1, -1, -1) if owner[j] == who]
+        if not before or not what or item[before[0]] == what:
+            continue
+        bag = []
+        for line in lines:
+            codes = [int(line[j]) for j in before[:recent]]
+            bag += [(c, 0.5**p) for p, c in enumerate(codes) if c and c not in codes[:p]]
+        wanted.append((int(moment[i]), bag, what - 1))
+    wanted = sorted(wanted, key=lambda one: one[0])[-most:]
+    queries, pairs = examples(past, lines, recent, 0.5, most)
+    assert pairs.item.tolist() == [right for _, _, right in wanted]
+    assert pairs.query.tolist() == list(range(len(wanted)))
+    for i, (_, bag, _) in enumerate(wanted):
+        at = slice(queries.starts[i], queries.starts[i + 1])
+        assert queries.weight is not None
+        assert list(zip(queries.codes[at].tolist(), queries.weight[at].tolist(), strict=True)) == bag
+
+
+def test_an_item_has_its_id_and_the_newest_value_of_each_attribute() -> None:
+    """Item 2 changed its group; item 3 has none."""
+    item, group = np.array([1, 2, 2, 3, 0]), np.array([7, 9, 8, 0, 7])
+    found = item_bags(item, [group], np.array([0, 5, 4, 1, 9]), 3)
+    assert [found.taken(np.array([i])).codes.tolist() for i in range(3)] == [[1, 7], [2, 9], [3]]
+
+
 @pytest.mark.parametrize("inner", [0, 4])
 def test_a_history_without_any_pair_finds_nothing(inner: int) -> None:
     nothing = History(np.zeros(0, np.uint32), np.zeros(0, np.uint32), np.zeros(0, np.int64))
@@ -468,3 +512,29 @@ def test_weights_fall_with_age_and_the_newest_place_of_an_item_counts() -> None:
     assert set(found.items[:5].tolist()) <= set(range(21, 31))
     again = source.find(asked([23, 45]), index)
     assert found.scores.tolist() == again.scores.tolist()
+
+
+def test_what_an_app_serves_from_it_is_what_an_audit_recomputes(tmp_path: Path) -> None:
+    """Trained, released, read back and asked: every score of 20 decisions has the digest of its plain definition."""
+    text = helpers.APP.replace("    kind: str\n", "    kind: str\n    shelf: str | None = None\n")
+    text = text.replace(
+        "    actions = ps.count()\n", '    shelves = ps.last("shelf", k=20)\n    actions = ps.count()\n', 1
+    )
+    source = 'ps.two_tower("recent", k=20, attributes=("shelves",), width=12, inner=6, epochs=2)'
+    text = text.replace("[ps.seen(", f"[{source}, ps.seen(")
+    events = [{**event, "shelf": f"shelf-{int(event['item'][-2:]) % 5}"} for event in helpers.history()]
+    with helpers.trained(tmp_path, text, events) as app:
+        for i, user in enumerate(sorted({event["user"] for event in events})[:20]):
+            live = {"stream": "action", "id": f"live-{i}", "time": helpers.next_time(events, 60.0 * (i + 1))}
+            app.ingest([{**live, "user": user, "item": events[i]["item"], "kind": "view"}])
+            app.decide("home", user=user)
+        app.open().decisions.flush()
+        decided = logged(app.home / "decisions.sqlite")
+        releases = {name: read(app.registry.folder, name) for name in app.registry.ids()}
+        found = served(app.open().log, decided, releases)
+    (release,) = releases.values()
+    assert release.indexes["two_tower"]["values"].size == 5
+    place = [source.label for source in release.recipe.sources].index("two_tower")
+    assert sum(int((one.found_by >> place & 1).sum()) for one in decided) >= 20 * 15
+    assert found.decisions == 20
+    assert found.mismatches == {}
