@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from multiprocessing import get_context
 from time import perf_counter
 from typing import Any
@@ -41,7 +42,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "log_q": {"log_q": True},
     "known_right_hidden": {"masked": True},
     "uniform": {"uniform": 512},
-    "mined": {"mined": 2, "depth": 100},
+    "mined": {"mined": 1, "depth": 100},
     "near_duplicates": {"alike": 0.1},
     "temperature": {"loss": SampledSoftmax(0.1)},
     "ids_left_out": {"cold": 0.3},
@@ -96,7 +97,7 @@ def run(chosen: argparse.Namespace) -> Result:
 def judge(name: str, seed: int) -> Judged:
     """One course on one world."""
     began = perf_counter()
-    shop = world(seed)
+    shop = _world(seed)
     form = Form(*shop.codes, width=WIDTH)
     course = replace(courses()[name], seed=seed)
     recall: list[Array] = []
@@ -116,6 +117,11 @@ def judge(name: str, seed: int) -> Judged:
 
     train(form, course, shop.queries, shop.items, shop.clicks, held=shop.held, each=each)
     return Judged(np.array(recall), np.array(ndcg), np.array(clicks), health, perf_counter() - began)
+
+
+@lru_cache(1)
+def _world(seed: int) -> World:
+    return world(seed)
 
 
 def _sides(shop: World) -> tuple[tuple[Any, Bags], tuple[Any, Bags]]:

@@ -22,10 +22,8 @@ def lists_by(key: Array, value: Array, size: int) -> Bags:
     return Bags(starts, pair[:, 1])
 
 
-def spread(lists: Bags, of: Array, candidates: Array, items: int, empty: float = 0.0) -> NDArray[np.float32]:
-    """A matrix (n, m) of what the lists of `of` (n,) say of each of `candidates` (m,).
-
-    Where a list names a candidate it is the list's weight there (1 without weights), else `empty`.
+def named(lists: Bags, of: Array, candidates: Array, items: int) -> NDArray[np.bool_]:
+    """Which of `candidates` (m,) the list of each of `of` (n,) names, (n, m).
 
     Args:
         items: how many codes candidates have.
@@ -36,8 +34,8 @@ def spread(lists: Bags, of: Array, candidates: Array, items: int, empty: float =
     part = lists.taken(of)
     row, at = np.repeat(np.arange(len(of)), np.diff(part.starts)), place[part.codes]
     there = at >= 0
-    out = np.full((len(of), len(different)), empty, np.float32)
-    out[row[there], at[there]] = 1.0 if part.weight is None else part.weight[there]
+    out = np.zeros((len(of), len(different)), bool)
+    out[row[there], at[there]] = True
     return out[:, column]
 
 
@@ -74,25 +72,21 @@ def alike(items: Bags, least: float = 0.6, most: int = 20) -> Bags:
     many = np.zeros((n, int(code.max(initial=-1)) + 1), np.float32)
     many[row, code] = 1
     count = many.sum(axis=1)
-    lists: list[Array] = []
-    shares: list[Array] = []
-    sizes = np.zeros(n, np.int64)
+    rows, others, shares = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for start in range(0, n, _BLOCK):
         mine = np.arange(start, min(start + _BLOCK, n))
         both = many[mine] @ many.T
         share = both / np.maximum(count[mine, None] + count - both, 1)
         share[mine - start, mine] = 0
-        for i, line in enumerate(share):
-            found = np.flatnonzero(line >= least)
-            found = found[np.lexsort((found, -line[found]))][:most]
-            sizes[start + i] = len(found)
-            lists.append(found)
-            shares.append(line[found])
-    none = np.zeros(0, np.int64)
-    return Bags(
-        np.r_[0, np.cumsum(sizes)].astype(np.int64), np.concatenate([none, *lists]),
-        np.concatenate([np.zeros(0, np.float32), *shares]).astype(np.float32),
-    )  # fmt: skip
+        row, other = np.nonzero(share >= least)
+        rows.append(row + start)
+        others.append(other)
+        shares.append(share[row, other])
+    row, other, share = (np.concatenate(part) for part in (rows, others, shares))
+    order = np.lexsort((other, -share, row))
+    row, other, share = row[order], other[order], share[order]
+    kept = np.arange(len(row)) - np.searchsorted(row, row) < most
+    return Bags(np.searchsorted(row[kept], np.arange(n + 1)).astype(np.int64), other[kept], share[kept])
 
 
 def hardest(query: Array, item: Array, depth: int, known: Bags | None = None, skip: int = 0) -> NDArray[np.int64]:

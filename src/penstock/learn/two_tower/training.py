@@ -14,7 +14,7 @@ from penstock.errors import DefinitionError
 from penstock.learn.autodiff import Tensor, concat, gradients
 from penstock.learn.losses import ChoiceLoss, SampledSoftmax, loss_of
 from penstock.learn.optimise import Adam
-from penstock.learn.two_tower.negatives import alike, best, hardest, listed, lists_by, spread
+from penstock.learn.two_tower.negatives import alike, best, hardest, listed, lists_by, named
 from penstock.learn.two_tower.network import Bags, Form, begin, encode, tower
 from penstock.types import Array, Progress
 
@@ -228,7 +228,7 @@ class Run:
 
     def weigh(
         self, drawn: Drawn, item: Array, beside: Array | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
         """How often each candidate counts as drawn, as a logarithm, and which are hidden, (n, m + h) each.
 
         Args:
@@ -236,7 +236,7 @@ class Run:
         """
         course, n, m = self.course, len(drawn.right), len(drawn.shared)
         own = drawn.own
-        log_q = np.zeros((n, m if own is None else m + own.shape[1]))
+        log_q = np.zeros((n, m if own is None else m + own.shape[1]), np.float32)
         if course.log_q:
             log_q[:, :m] = np.log(n * self.share[drawn.shared] + course.uniform / len(self.items))
             if self.hard is not None:
@@ -244,7 +244,7 @@ class Run:
         hidden: NDArray[np.bool_] | None = None
         mine = np.arange(n)
         if course.masked:
-            hidden = spread(self.known, drawn.asked, drawn.shared, len(self.items)) > 0
+            hidden = named(self.known, drawn.asked, drawn.shared, len(self.items))
             if own is not None:
                 hidden = np.concatenate([hidden, listed(self.known, drawn.asked, own)], axis=1)
             hidden[mine, mine] = False
@@ -269,7 +269,7 @@ class Run:
         """Which of the shared items are near-duplicates of each right one, (n, m)."""
         if self.twins is None:
             return np.asarray(item[: len(drawn.right)] @ item.T >= self.course.like)
-        near = spread(self.twins, drawn.right, drawn.shared, len(self.items)) > 0
+        near = named(self.twins, drawn.right, drawn.shared, len(self.items))
         return np.asarray(near | (drawn.right[:, None] == drawn.shared))
 
     def _near_own(self, drawn: Drawn, item: Array, beside: Array | None) -> NDArray[np.bool_]:
