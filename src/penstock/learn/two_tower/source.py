@@ -162,7 +162,7 @@ class TwoTower(Source):
         return led
 
     def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
-        vector = self._plain_vector(self._asked(query, index), index)
+        vector = self._plain_vector(self._plain_asked(query, index), index)
         if vector is None:
             return {}
         own = set(self._own(query))
@@ -214,6 +214,24 @@ class TwoTower(Source):
             x = x + through(hidden, index["tower.query.back"], index["tower.query.back_bias"])
         length = math.sqrt(math.fsum((x * x).tolist()))
         return grid(x / length, QUERY_GRID) if length else None
+
+    def _plain_asked(self, query: Query, index: Index) -> list[tuple[int, float]]:
+        values = list(zip(index["values"].tolist(), index["value_rows"].tolist(), strict=True))
+        row_of = [
+            dict(zip(index["items"].tolist(), index["rows"].tolist(), strict=True)),
+            *(
+                {value % 2**32: row for value, row in values if value // 2**32 == number}
+                for number in range(len(self.attributes))
+            ),
+        ]
+        out = []
+        for name, known in zip(self.needs(), row_of, strict=True):
+            seen = {0}
+            for place, code in enumerate(query.lists[name].tolist()[: self.recent]):
+                if code not in seen and known.get(code):
+                    out.append((known[code], self.decay**place))
+                seen.add(code)
+        return out
 
     def _plain_vector(self, asked: list[tuple[int, float]], index: Index) -> list[float] | None:
         if not asked:
