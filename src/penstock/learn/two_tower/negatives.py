@@ -82,11 +82,12 @@ def alike(items: Bags, least: float = 0.6, most: int = 20) -> Bags:
         rows.append(row + start)
         others.append(other)
         shares.append(share[row, other])
-    row, other, share = (np.concatenate(part) for part in (rows, others, shares))
-    order = np.lexsort((other, -share, row))
-    row, other, share = row[order], other[order], share[order]
-    kept = np.arange(len(row)) - np.searchsorted(row, row) < most
-    return Bags(np.searchsorted(row[kept], np.arange(n + 1)).astype(np.int64), other[kept], share[kept])
+    found, like, much = np.concatenate(rows), np.concatenate(others), np.concatenate(shares)
+    order = np.lexsort((like, -much, found))
+    found = found[order]
+    kept = np.arange(len(found)) - np.searchsorted(found, found) < most
+    starts = np.searchsorted(found[kept], np.arange(n + 1)).astype(np.int64)
+    return Bags(starts, like[order][kept], much[order][kept])
 
 
 def hardest(query: Array, item: Array, depth: int, known: Bags | None = None, skip: int = 0) -> NDArray[np.int64]:
