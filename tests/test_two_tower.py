@@ -479,10 +479,25 @@ def test_examples_are_what_came_before_each_event(visits: list[tuple[int, int, i
 
 
 def test_an_item_has_its_id_and_the_newest_value_of_each_attribute() -> None:
-    """Item 2 changed its group; item 3 has none."""
-    item, group = np.array([1, 2, 2, 3, 0]), np.array([7, 9, 8, 0, 7])
-    found = item_bags(item, [group], np.array([0, 5, 4, 1, 9]), 3)
-    assert [found.taken(np.array([i])).codes.tolist() for i in range(3)] == [[1, 7], [2, 9], [3]]
+    """Items 2 and 4 changed theirs, one up and one down; item 3 has none."""
+    item, group = np.array([1, 2, 2, 3, 0, 4, 4]), np.array([7, 9, 8, 0, 7, 8, 9])
+    found = item_bags(item, [group], np.array([0, 4, 5, 1, 9, 3, 6]), 4)
+    assert [found.taken(np.array([i])).codes.tolist() for i in range(4)] == [[1, 7], [2, 8], [3], [4, 9]]
+
+
+def test_the_source_is_trained_on_all_but_the_newest_pairs_which_say_when_to_stop() -> None:
+    """Its table is that of a training in which the newest twentieth was held out, to the bit."""
+    recent, _ = shoppers()
+    source = replace(SOURCE, attributes=())
+    known = np.unique(recent.item)
+    line = np.searchsorted(known, recent.item) + 1
+    items = Bags.of([[i + 1] for i in range(len(known))])
+    queries, pairs = examples(recent, [line], source.recent, source.decay, source.most)
+    cut = len(pairs) - len(pairs) // 20
+    past, newest = Pairs(pairs.query[:cut], pairs.item[:cut]), Pairs(pairs.query[cut:], pairs.item[cut:])
+    form = Form(len(known) + 1, len(known) + 1, source.width, shared=True)
+    weights = train(form, source.course, queries, items, past, held=newest)
+    assert np.array_equal(source.fit({"recent": recent})["code"], weights["code"])
 
 
 @pytest.mark.parametrize("inner", [0, 4])

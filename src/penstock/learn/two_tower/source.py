@@ -78,7 +78,17 @@ class TwoTower(Source):
                 got=f"k={self.k}, recent={self.recent}, most={self.most}, decay={self.decay}",
                 remedy="k=60, recent=10, most=200_000, decay=0.8",
             )  # fmt: skip
-        self._course()
+        _ = self.course  # refuses what it cannot be
+
+    @property
+    def course(self) -> Course:
+        """How the towers are trained."""
+        return Course(
+            epochs=self.epochs, batch=self.batch, rate=self.rate, loss=SampledSoftmax(self.temperature),
+            uniform=self.uniform, mined=self.mined, alike=self.alike, cold=self.cold,
+            by="attributes" if self.attributes else "cosine", like=0.6 if self.attributes else 0.9,
+            patience=2, seed=self.seed,
+        )  # fmt: skip
 
     def needs(self) -> tuple[str, ...]:
         return (self.of, *self.attributes)
@@ -104,7 +114,7 @@ class TwoTower(Source):
         held = min(_HELD, len(pairs) // 20)
         cut = len(pairs) - held
         weights = train(
-            form, self._course(), queries, items, Pairs(pairs.query[:cut], pairs.item[:cut]),
+            form, self.course, queries, items, Pairs(pairs.query[:cut], pairs.item[:cut]),
             held=Pairs(pairs.query[cut:], pairs.item[cut:]) if held else None,
         )  # fmt: skip
         return self._finished(form, index, weights, items)
@@ -253,14 +263,6 @@ class TwoTower(Source):
 
     def _form(self, codes: int) -> Form:
         return Form(max(codes, 2), max(codes, 2), self.width, self.inner, shared=True)
-
-    def _course(self) -> Course:
-        return Course(
-            epochs=self.epochs, batch=self.batch, rate=self.rate, loss=SampledSoftmax(self.temperature),
-            uniform=self.uniform, mined=self.mined, alike=self.alike, cold=self.cold,
-            by="attributes" if self.attributes else "cosine", like=0.6 if self.attributes else 0.9,
-            patience=2, seed=self.seed,
-        )  # fmt: skip
 
     def _untrained(self, form: Form) -> dict[str, Array]:
         nothing = {"code": np.zeros((form.query, self.width), np.float32)}
