@@ -22,7 +22,7 @@ from penstock.learn.classify import Classifier, Logistic
 from penstock.learn.losses import CalibratedList, ContrastiveMargin, ExpectedCost, Focal, Goals, LogLoss, SampledSoftmax
 from penstock.learn.losses.ranking import LambdaPairwise, ListSoftmax, Pairwise
 from penstock.registry import fingerprint, from_spec, get, kinds, names, registered, to_spec
-from penstock.retrieve import Source
+from penstock.retrieve import Source, vectors
 from penstock.serve.rerank import Rule
 
 BUYS = col("kind") == "buy"
@@ -119,6 +119,16 @@ SAMPLES: dict[tuple[str, str], Any] = {
         name="near",
     ),
     ("source", "similar"): ps.similar(span="3d", steps=4, norm=0.25, backward=0.5, **NEAR),
+    ("source", "two_tower"): ps.two_tower(
+        of="viewed", attributes=("categories",), k=25, name="near", recent=7, decay=0.5, width=32, inner=8, epochs=3,
+        batch=64, rate=1e-3, temperature=0.2, uniform=99, mined=1, alike=0.5, cold=0.1, most=99, recall=0.9, seed=5,
+    ),
+    ("vectors", "exact"): vectors.Exact(),
+    ("vectors", "faiss_graph"): vectors.FaissGraph(links=8, beam=50, held="flat"),
+    ("vectors", "faiss_lists"): vectors.FaissLists(count=50, codes="flat", fine="flat"),
+    ("vectors", "int8"): vectors.Int8(fine=False),
+    ("vectors", "lists"): vectors.Lists(count=50, held="int8"),
+    ("vectors", "scann_tree"): vectors.ScannTree(leaves=50, fine="int8"),
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import penstock as ps
 from penstock.clock import DAY, HOUR, MINUTE
 from penstock.events import schema_of
 from penstock.features import View
-from penstock.learn import LambdaRank, Recipe
+from penstock.learn import LambdaRank, Recipe, TwoTower
 from penstock.learn.dataset import popularity_at
 from penstock.registry import name_of, names
 from penstock.retrieve import Covisits, History, Index, Popularity, Query, Seen, SessionNeighbours, Similar, Source
@@ -37,6 +37,8 @@ SOURCES = [
     Covisits("recent", k=6, steps=3, neighbours=4, norm=0.25, backward=0.3),
     Covisits("recent", k=6, steps=3, neighbours=4, backward=0.0),
     SessionNeighbours("recent", k=6, recent=4, sample=3, neighbours=4, idf=True, near=True),
+    TwoTower("recent", k=6, recent=4, width=6, epochs=1, batch=16, uniform=4),
+    TwoTower("recent", k=3, recent=20, width=5, inner=4, epochs=2, batch=16, uniform=0, mined=1),
 ]
 
 

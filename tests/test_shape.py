@@ -29,7 +29,7 @@ HEAVY = {
     "numpy", "polars", "msgspec", "lightgbm", "scipy", "lmdb", "uvicorn", "uvloop", "httptools", "starlette",
     "prometheus_client", "sqlite3", "asyncio",
 }  # fmt: skip
-DRIVERS = ("redis", "confluent_kafka", "pyspark", "ray", "torch", "faiss", "usearch", "psycopg")
+DRIVERS = ("redis", "confluent_kafka", "pyspark", "ray", "torch", "faiss", "scann", "usearch", "psycopg")
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 Trees = Mapping[str, ast.Module]

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from penstock.events import Event, Money
     from penstock.events.merging import merge_sorted, merge_sorted_async
     from penstock.features import request
-    from penstock.learn import Classifier, Costs, LambdaRank, Logistic, attention, outcome
+    from penstock.learn import Classifier, Costs, LambdaRank, Logistic, attention, outcome, two_tower
     from penstock.retrieve import covisits, popular, seen, session_neighbours, similar
     from penstock.serve.rerank import block, cap, diversify, explore, pin
     from penstock.serve.verdicts import rule
@@ -69,7 +69,7 @@ _WHERE = {
     "penstock.events": "Event Money",
     "penstock.events.merging": "merge_sorted merge_sorted_async",
     "penstock.features": "request",
-    "penstock.learn": "Classifier Costs LambdaRank Logistic attention outcome",
+    "penstock.learn": "Classifier Costs LambdaRank Logistic attention outcome two_tower",
     "penstock.retrieve": "covisits popular seen session_neighbours similar",
     "penstock.serve.rerank": "block cap diversify explore pin",
     "penstock.serve.verdicts": "rule",
@@ -83,7 +83,7 @@ __all__ = [
     "diversify", "explore", "first", "frequent", "histogram", "last", "last_times", "latest", "load", "log_loss",
     "max", "max_run", "mean", "median", "members", "merge_sorted", "merge_sorted_async", "min", "outcome", "pin",
     "popular", "quantile", "rate", "ratio", "recency", "request", "roc_auc", "rule", "running", "sample", "scored",
-    "seen", "session_length", "session_neighbours", "sessions", "similar", "sum", "top_k", "variance",
+    "seen", "session_length", "session_neighbours", "sessions", "similar", "sum", "top_k", "two_tower", "variance",
 ]  # fmt: skip
 
 

@@ -10,15 +10,16 @@ from penstock.learn.position import Examination
 from penstock.learn.propensity import examination
 from penstock.learn.recipe import Candidates, LambdaRank, Recipe, check_group, popular_lists, retrieve
 from penstock.learn.sequence.source import Attention
+from penstock.learn.two_tower.source import TwoTower
 from penstock.learn.verdict import Outcome, VerdictRecipe, outcome
 from penstock.learn.verdict_model import VerdictModel
 
-attention = Attention
+attention, two_tower = Attention, TwoTower
 
 __all__ = [
     "ACTIONS", "Acted", "Action", "Asks", "Attention", "Candidates", "Cases", "Classifier", "Costs", "Dataset",
     "Examination", "FittedClassifier", "Impressions", "Labels", "LambdaRank", "Logistic", "Model", "Outcome",
-    "Outcomes", "Price", "Recipe", "Replay", "Shown", "SourceOrder", "Trees", "Trials", "VerdictModel",
+    "Outcomes", "Price", "Recipe", "Replay", "Shown", "SourceOrder", "Trees", "Trials", "TwoTower", "VerdictModel",
     "VerdictRecipe", "attention", "check_group", "examination", "fit_trees", "join_outcomes", "load", "outcome",
-    "popular_lists", "prepare", "retrieve",
+    "popular_lists", "prepare", "retrieve", "two_tower",
 ]  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from penstock.learn.sequence.training import Course, Sequences, train
 from penstock.registry import registered
 from penstock.retrieve import Found, History, Index, Query, Source
 from penstock.retrieve.base import places
+from penstock.retrieve.beside import Beside
 from penstock.types import Array
 
 _MOST_KEPT = 64 << 20
@@ -278,16 +278,8 @@ class _Memory:
         return 0, self.stepper.start()
 
 
-_MEMORIES: dict[int, _Memory] = {}
-_MAKING = threading.Lock()
+_MEMORIES: Beside[_Memory] = Beside()
 
 
 def _memory(source: Attention, index: Index) -> _Memory:
-    """The one of an index, for as long as its arrays live."""
-    key = index["items"]
-    with _MAKING:
-        found = _MEMORIES.get(id(key))
-        if found is None:
-            found = _MEMORIES[id(key)] = _Memory(source, index)
-            weakref.finalize(key, _MEMORIES.pop, id(key), None)
-        return found
+    return _MEMORIES.of(index["items"], lambda: _Memory(source, index))
