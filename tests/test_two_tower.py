@@ -17,7 +17,7 @@ import penstock as ps
 from penstock.audit import served
 from penstock.errors import DefinitionError
 from penstock.learn import TwoTower
-from penstock.learn.autodiff import Tensor, gradcheck
+from penstock.learn.autodiff import Tensor, gradcheck, gradients
 from penstock.learn.losses import ContrastiveMargin
 from penstock.learn.two_tower import Bags, Course, Epoch, Form, Pairs, encode, tower, train
 from penstock.learn.two_tower import source as two_tower_source
@@ -578,3 +578,44 @@ def test_a_vector_index_finds_most_of_the_nearest_with_their_exact_scores(
         ]
         found += len(both) / max(len(exact.items), 1)
     assert found / 30 >= 0.85
+
+
+@pytest.mark.parametrize("inner", [0, 3])
+def test_pytorch_gives_the_same_numbers_and_gradients(inner: int) -> None:
+    """Vectors of both towers and gradients of every weight agree to 1e-5; weights come back as they went."""
+    torch = pytest.importorskip("torch", reason="torch is missing: .venv/bin/pip install torch==2.13.0")
+    from penstock.learn.pytorch.two_tower import TwoTowers
+
+    random = np.random.default_rng(1)
+    form = Form(10, 10, 4, inner)
+    weights = {name: value + 0.2 * random.normal(size=value.shape) for name, value in begin(form, random).items()}
+    queries, items = (weighted([[1, 2], [3], [4, 0, 5]], random) for _ in range(2))
+    towers = TwoTowers(form, weights)
+    for name, value in towers.weights().items():
+        np.testing.assert_array_equal(value, weights[name])
+    held = {name: Tensor(value) for name, value in weights.items()}
+    mine = [tower(form, held, side, bags) for side, bags in (("query", queries), ("item", items))]
+    theirs = [towers.tower(side, bags) for side, bags in (("query", queries), ("item", items))]
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(one.value, other.detach().numpy(), atol=1e-7)
+    each = np.arange(9.0).reshape(3, 3)
+    (theirs[0] @ theirs[1].T * torch.tensor(each)).sum().backward()
+    found = gradients((mine[0] @ mine[1].T * each).sum(), list(held.values()))
+    for name, gradient in zip(held, found, strict=True):
+        dense = gradient if isinstance(gradient, np.ndarray) else gradient.dense()
+        np.testing.assert_allclose(dense, towers.held[name.replace(".", "__")].grad.numpy(), atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("mined", [0, 2])
+def test_pytorch_learns_what_numpy_serves(mined: int) -> None:
+    """Trained on PyTorch, the nearest item of each query is its own, in NumPy's form."""
+    pytest.importorskip("torch", reason="torch is missing: .venv/bin/pip install torch==2.13.0")
+    from penstock.learn.pytorch.two_tower import train as trained
+
+    queries, items = Bags.of([[i + 1] for i in range(12)]), Bags.of([[i + 1] for i in range(12)])
+    pairs = Pairs(np.repeat(np.arange(12), 20), np.repeat(np.arange(12), 20))
+    form = Form(13, 13, 8)
+    course = Course(epochs=8, batch=32, rate=2e-2, uniform=8, mined=mined, depth=4)
+    weights = trained(form, course, queries, items, pairs, held=pairs, device="cpu")
+    like = encode(form, weights, "query", queries) @ encode(form, weights, "item", items).T
+    assert (like.argmax(axis=1) == np.arange(12)).all()

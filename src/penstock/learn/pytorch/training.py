@@ -10,19 +10,19 @@ same sequences, and takes every n-th batch. ::
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from penstock.learn.optimise import schedule
 from penstock.learn.pytorch.network import SequenceNetwork
+from penstock.learn.pytorch.places import joined
 from penstock.learn.sequence.network import Attributes, Form
-from penstock.learn.sequence.training import Course, Sequences, batches, schedule, split
+from penstock.learn.sequence.training import Course, Sequences, batches, split
 from penstock.types import Array, Progress
 
 
@@ -42,7 +42,7 @@ def train(
     Args:
         device: such as "cuda:1"; by itself a GPU where there is one, by LOCAL_RANK of several.
     """
-    place, rank, several = _joined(device)
+    place, rank, several = joined(device)
     torch.manual_seed(course.seed)
     plain: SequenceNetwork = SequenceNetwork(form, weights, attributes, drop=course.drop, seed=course.seed)
     plain.to(place)
@@ -104,15 +104,3 @@ class _Whole(torch.nn.Module):
         others = others.masked_fill(drawn == goal[:, None], -torch.inf)
         scores = torch.cat([own, others], dim=1)
         return functional.cross_entropy(scores, torch.zeros_like(goal)), len(target)
-
-
-def _joined(device: str | None) -> tuple[torch.device, int, int]:
-    """Where to compute, this process's number, and how many there are; joins the others where there are any."""
-    several = int(os.environ.get("WORLD_SIZE", "1"))
-    gpu = torch.cuda.is_available()
-    if several > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if gpu else "gloo")
-    rank = distributed.get_rank() if several > 1 else 0
-    if device is None:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if gpu else "cpu"
-    return torch.device(device), rank, several

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from penstock.learn.autodiff import Gradient, Tensor, gradients, rows, total
 from penstock.learn.losses import softmax_over, softmax_over_sample
-from penstock.learn.optimise import Adam
+from penstock.learn.optimise import Adam, schedule
 from penstock.learn.sequence.network import Attributes, Form, Tokens, begin, encode, vectors
 from penstock.types import Array, Progress
 
@@ -228,12 +228,6 @@ def split(tokens: Tokens) -> tuple[Tokens, NDArray[np.int64], NDArray[np.bool_]]
     after = tokens.item[:, 1:]
     there = after > 0
     return Tokens(tokens.item[:, :-1], kind, gap), after[there], there
-
-
-def schedule(step: int, steps: int) -> float:
-    """The share of the learning rate at a step: it rises over the first fiftieth, then falls along a cosine."""
-    warm = min(1.0, (step + 1) / max(1, steps // 50))
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))))
 
 
 def batches(

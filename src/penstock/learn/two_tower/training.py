@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from penstock.errors import DefinitionError
 from penstock.learn.autodiff import Tensor, concat, gradients
 from penstock.learn.losses import ChoiceLoss, SampledSoftmax, loss_of
-from penstock.learn.optimise import Adam
+from penstock.learn.optimise import Adam, schedule
 from penstock.learn.two_tower.negatives import alike, best, hardest, listed, lists_by, named
 from penstock.learn.two_tower.network import Bags, Form, begin, encode, tower
 from penstock.types import Array, Progress
@@ -135,7 +135,7 @@ def train(
         order = random.permutation(len(pairs))
         for start in range(0, len(pairs), course.batch):
             which = order[start : start + course.batch]
-            lost += run.step(weights, which, _schedule(run.adam.steps, steps)) * len(which)
+            lost += run.step(weights, which, schedule(run.adam.steps, steps)) * len(which)
             if progress:
                 progress(run.adam.steps, steps)
         recall = math.nan
@@ -279,8 +279,3 @@ class Run:
         if self.twins is None:
             return np.asarray(np.einsum("nd,nhd->nh", item[: len(drawn.right)], beside) >= self.course.like)
         return listed(self.twins, drawn.right, drawn.own)
-
-
-def _schedule(step: int, steps: int) -> float:
-    warm = min(1.0, (step + 1) / max(1, steps // 50))
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))))
