@@ -97,7 +97,7 @@ def sources(features: Sequence[str] = ()) -> list[Any]:
         Similar("recent", k=80, norm=0.5, span=_FAR, steps=50, decay=0.95, recent=30, neighbours=100),
         SessionNeighbours("recent", k=120, gap=_FAR, sample=1_000, neighbours=300, recent=30, idf=True, near=True),
         Attention(
-            "recent", about=tuple(features), k=120, length=50, width=96, heads=2, layers=2, epochs=40, batch=128,
+            "recent", about=tuple(features), k=120, length=50, width=96, heads=2, layers=2, epochs=24, batch=128,
             rate=2e-3, drop=0.4, scale=14.0,
         ),
     ]  # fmt: skip
