@@ -141,14 +141,9 @@ class Bm25:
             having[docs] += 1
         found = np.flatnonzero(having)
         every = having[found] == len(asked) if self.every_first else np.zeros(len(found), bool)
-        if len(found) > k:
-            if np.count_nonzero(every) > k:
-                found, every = found[every], every[every]
-            least = -np.partition(-score[found], k - 1)[k - 1]
-            kept = every | (score[found] >= least)
-            found, every = found[kept], every[kept]
-        best = found[np.lexsort((-score[found], ~every))[:k]]
-        return Hits(best, score[best], having[best] / max(len(asked), 1))
+        first = best(found[every], score, k)
+        place = np.r_[first, best(found[~every], score, k - len(first))]
+        return Hits(place, score[place], having[place] / max(len(asked), 1))
 
     def _asked(self, text: str) -> list[tuple[str, int, bool]]:
         """The query's different words, how often each stands there, and whether it may be but a beginning."""
@@ -213,6 +208,21 @@ class Bm25:
         first = {doc: self.every_first and n == len(asked) for doc, n in having.items()}
         best = sorted(score, key=lambda doc: (not first[doc], -score[doc], doc))[:k]
         return [(doc, score[doc], having[doc] / len(asked)) for doc in best]
+
+
+def best(found: NDArray[np.int64], score: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """The k of `found` (n,) ascending places with the highest of `score`, best first; of equal ones the lower place.
+
+    >>> best(np.array([0, 2, 3]), np.array([0.5, 9.0, 0.7, 0.5]), 2)
+    array([2, 0])
+    """
+    if len(found) > k:
+        own = score[found]
+        least = -np.partition(-own, k - 1)[k - 1] if k else np.inf
+        above = found[own > least]
+        # Many documents that have the same words score the same.
+        found = np.r_[above, found[own == least][: k - len(above)]]
+    return found[np.lexsort((found, -score[found]))]
 
 
 def _joined(parts: Sequence[Array]) -> Array:
