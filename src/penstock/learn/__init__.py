@@ -5,13 +5,13 @@ from penstock.learn.classify import Classifier, FittedClassifier, Logistic
 from penstock.learn.costs import ACTIONS, Action, Costs, Price
 from penstock.learn.dataset import Dataset, Labels, Replay
 from penstock.learn.impressions import Asks, Impressions, Outcomes, Shown, join_outcomes
-from penstock.learn.models import Model, SourceOrder, Trees, fit_trees, load, prepare
+from penstock.learn.models import Fusion, Model, SourceOrder, Trees, fit_trees, load, prepare
 from penstock.learn.recipe import Candidates, LambdaRank, Recipe, check_group, popular_lists, retrieve
 from penstock.learn.verdict import Outcome, VerdictRecipe, outcome
 from penstock.learn.verdict_model import VerdictModel
 
 __all__ = [
-    "ACTIONS", "Acted", "Action", "Asks", "Candidates", "Cases", "Classifier", "Costs", "Dataset", "FittedClassifier",
+    "ACTIONS", "Acted", "Action", "Asks", "Candidates", "Cases", "Classifier", "Costs", "Dataset", "FittedClassifier", "Fusion",
     "Impressions", "Labels", "LambdaRank", "Logistic", "Model", "Outcome", "Outcomes", "Price", "Recipe", "Replay",
     "Shown", "SourceOrder", "Trees", "Trials", "VerdictModel", "VerdictRecipe", "check_group", "fit_trees",
     "join_outcomes", "load", "outcome", "popular_lists", "prepare", "retrieve",

@@ -163,12 +163,7 @@ class Endpoints:
         asked = _read(request.body, _INVOCATION)
         described = self.face.describe()
         names = [*described["decisions"], *described["verdicts"]]
-        if asked.decision is None and len(names) != 1:
-            raise RequestError(
-                "an invocation names its decision where there are several", got="none",
-                remedy="use one of " + ", ".join(names), field="decision",
-            )  # fmt: skip
-        return await self._decide(asked.decision or names[0], asked, request)
+        return await self._decide(asked.decision or next(iter(names), ""), asked, request)
 
     async def _decide(self, name: str, asked: DecideRequest, request: Request) -> Reply:
         waterfall = request.waterfall

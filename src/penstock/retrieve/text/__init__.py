@@ -2,5 +2,6 @@
 
 from penstock.retrieve.text.analyse import Analyser
 from penstock.retrieve.text.bm25 import Bm25, Hits
+from penstock.retrieve.text.lexical import Lexical
 
-__all__ = ["Analyser", "Bm25", "Hits"]
+__all__ = ["Analyser", "Bm25", "Hits", "Lexical"]
