@@ -93,7 +93,11 @@ def test_bm25_is_its_formula(shelf: list[tuple[str, str]], engine: Bm25, words: 
 
 def test_documents_with_every_word_come_first_where_asked() -> None:
     """Three documents have one rare word often, one has both words in a long text: it comes first only where asked."""
-    shelf = ["walnut " * 3, "walnut walnut", "lamp " + "of brass and copper for a quiet evening at home " * 3 + "walnut"]
+    shelf = [
+        "walnut " * 3,
+        "walnut walnut",
+        "lamp " + "of brass and copper for a quiet evening at home " * 3 + "walnut",
+    ]
     for every, first in ((False, 0), (True, 2)):
         engine = Bm25(k1=2.0, b=1.0, every_first=every)
         index = engine.build([([*shelf, *["lamp"] * 40], 1.0)])
@@ -112,7 +116,7 @@ def test_a_word_that_is_meant_counts_more_than_one_that_begins_with_it() -> None
 
 
 def test_beginnings_find_words_whose_stems_have_other_letters() -> None:
-    """"happi" and "happy" both find happiness and happy; "runni" finds running, of which the stem is run."""
+    """ "happi" and "happy" both find happiness and happy; "runni" finds running, of which the stem is run."""
     engine = Bm25(begun=True)
     index = engine.build([(["happiness", "happy", "running shoes"], 1.0)])
     for typed, expected in {"happ": {0, 1}, "happi": {0, 1}, "runni": {2}, "runs": {2}, "shoe": {2}}.items():

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from penstock.events.merging import merge_sorted, merge_sorted_async
     from penstock.features import request
     from penstock.learn import Classifier, Costs, LambdaRank, Logistic, outcome
-    from penstock.retrieve import covisits, lexical, popular, seen, session_neighbours, similar
+    from penstock.retrieve import covisits, lexical, popular, seen, semantic, session_neighbours, similar
     from penstock.serve.rerank import block, cap, diversify, explore, pin
     from penstock.serve.verdicts import rule
     from penstock.simulator import World
@@ -69,7 +69,7 @@ _WHERE = {
     "penstock.events.merging": "merge_sorted merge_sorted_async",
     "penstock.features": "request",
     "penstock.learn": "Classifier Costs LambdaRank Logistic outcome",
-    "penstock.retrieve": "covisits lexical popular seen session_neighbours similar",
+    "penstock.retrieve": "covisits lexical popular seen semantic session_neighbours similar",
     "penstock.serve.rerank": "block cap diversify explore pin",
     "penstock.serve.verdicts": "rule",
     "penstock.simulator": "World",
@@ -78,11 +78,11 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names.sp
 
 __all__ = [
     "App", "Classifier", "Costs", "Event", "LambdaRank", "Logistic", "Money", "PenstockError", "World", "auc",
-    "block", "calibration_error", "cap", "count", "covisits", "decayed_count", "decayed_sum", "distinct", "diversify",
-    "explore", "first", "frequent", "histogram", "last", "latest", "lexical", "load", "log_loss", "max", "max_run", "mean",
-    "median", "members", "merge_sorted", "merge_sorted_async", "min", "outcome", "pin", "popular", "quantile", "rate",
-    "ratio", "recency", "request", "roc_auc", "rule", "running", "sample", "scored", "seen", "session_length",
-    "session_neighbours", "sessions", "similar", "sum", "top_k", "variance",
+    "block", "calibration_error", "cap", "count", "covisits", "decayed_count", "decayed_sum", "distinct",
+    "diversify", "explore", "first", "frequent", "histogram", "last", "latest", "lexical", "load", "log_loss",
+    "max", "max_run", "mean", "median", "members", "merge_sorted", "merge_sorted_async", "min", "outcome", "pin",
+    "popular", "quantile", "rate", "ratio", "recency", "request", "roc_auc", "rule", "running", "sample", "scored",
+    "seen", "semantic", "session_length", "session_neighbours", "sessions", "similar", "sum", "top_k", "variance",
 ]  # fmt: skip
 
 

@@ -143,7 +143,8 @@ def ingest(
 def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, json: bool) -> None:
     system = open_app(app, home)
     existing(home)
-    names = [decision] if decision else [*system.decisions, *system.verdicts] or [None]
+    names: list[str | None] = [decision] if decision else [*system.decisions, *system.verdicts]
+    names = names or [None]
     done: dict[str, dict[str, Any]] = {}
     lines: list[str] = []
     refused: list[ReleaseError] = []

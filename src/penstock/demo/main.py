@@ -210,7 +210,8 @@ def _replay(
         found = uvloop.run(
             replay(
                 str(address.hostname), int(address.port or 0), posts, ask=lambda event: event["kind"] == goal,
-                decision=decision, worded=worded, k=K, clients=clients, freshness_probe=_probe(system), progress=step.progress,
+                decision=decision, worded=worded, k=K, clients=clients, freshness_probe=_probe(system),
+                progress=step.progress,
             )
         )  # fmt: skip
         step.note(f"{found.events:,} events posted, {len(found.asked):,} decisions")

@@ -16,7 +16,6 @@ from penstock.events import Mapping, read_file, schema_of
 from penstock.simulator import World
 from penstock.types import Accepted, Micros, Schema
 
-
 SEARCHES = 0.15
 """The share of the simulated shop's views that came from a search."""
 

@@ -11,8 +11,8 @@ from penstock.learn.verdict import Outcome, VerdictRecipe, outcome
 from penstock.learn.verdict_model import VerdictModel
 
 __all__ = [
-    "ACTIONS", "Acted", "Action", "Asks", "Candidates", "Cases", "Classifier", "Costs", "Dataset", "FittedClassifier", "Fusion",
-    "Impressions", "Labels", "LambdaRank", "Logistic", "Model", "Outcome", "Outcomes", "Price", "Recipe", "Replay",
-    "Shown", "SourceOrder", "Trees", "Trials", "VerdictModel", "VerdictRecipe", "check_group", "fit_trees",
-    "join_outcomes", "load", "outcome", "popular_lists", "prepare", "retrieve",
+    "ACTIONS", "Acted", "Action", "Asks", "Candidates", "Cases", "Classifier", "Costs", "Dataset",
+    "FittedClassifier", "Fusion", "Impressions", "Labels", "LambdaRank", "Logistic", "Model", "Outcome", "Outcomes",
+    "Price", "Recipe", "Replay", "Shown", "SourceOrder", "Trees", "Trials", "VerdictModel", "VerdictRecipe",
+    "check_group", "fit_trees", "join_outcomes", "load", "outcome", "popular_lists", "prepare", "retrieve",
 ]  # fmt: skip

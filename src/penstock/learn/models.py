@@ -59,7 +59,7 @@ class SourceOrder:
 
 
 class Fusion:
-    """Reciprocal rank fusion of several candidate sources: the sum of 1 / (60 + place), from 1, over those that found it.
+    """Reciprocal rank fusion of candidate sources: the sum of 1 / (60 + place), from 1, over those that found it.
 
     After Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning
     methods" (2009), with their constant.

@@ -222,9 +222,7 @@ def _compare(replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_se
     slices = {
         "user activity": binned(_counts(past.fields[recipe.by], labels.asks.key)),
         "item popularity": binned(_counts(past.fields[recipe.item], labels.item)),
-        **{
-            f"{name} frequency": binned(_counts(past.fields[name], labels.asks.context[name])) for name in recipe.asks
-        },
+        **{f"{name} frequency": binned(_counts(past.fields[name], labels.asks.context[name])) for name in recipe.asks},
     }
     catalogue = len(np.unique(replay.rows.fields[recipe.item]))
     return compare(

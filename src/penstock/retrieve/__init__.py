@@ -5,10 +5,10 @@ from penstock.retrieve.neighbours import Covisits, Similar
 from penstock.retrieve.popularity import Popular, Popularity, PopularLists
 from penstock.retrieve.recent import Seen
 from penstock.retrieve.sessions import SessionNeighbours
-from penstock.retrieve.text import Lexical
+from penstock.retrieve.text import Lexical, Semantic
 
 covisits, similar, seen, popular, session_neighbours = Covisits, Similar, Seen, Popular, SessionNeighbours
-lexical = Lexical
+lexical, semantic = Lexical, Semantic
 
 __all__ = [
     "Covisits",
@@ -23,6 +23,7 @@ __all__ = [
     "Query",
     "Reader",
     "Seen",
+    "Semantic",
     "SessionNeighbours",
     "Similar",
     "Source",
@@ -30,6 +31,7 @@ __all__ = [
     "lexical",
     "popular",
     "seen",
+    "semantic",
     "session_neighbours",
     "similar",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from penstock.errors import PenstockError, RequestError
+from penstock.errors import PenstockError
 from penstock.events import BodyError, Parsed
 from penstock.serve.admission import Admission
 from penstock.serve.asking import STORE_WITHIN, Asking, within

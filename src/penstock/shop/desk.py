@@ -74,7 +74,11 @@ class Desk:
         self._decision: str = next(iter(described["decisions"]), "")
         self._by: str = described["decisions"][self._decision]["by"] if self._decision else ""
         self._searching = next(
-            ((n, one["words"][0]) for n, one in described["decisions"].items() if one["words"] and one["by"] == self._by),
+            (
+                (n, one["words"][0])
+                for n, one in described["decisions"].items()
+                if one["words"] and one["by"] == self._by
+            ),
             None,
         )
         streams: Mapping[str, Sequence[Mapping[str, Any]]] = described["streams"]

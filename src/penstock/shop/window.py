@@ -76,7 +76,7 @@ class Window:
     async def search(self, request: Request) -> Reply:
         """What a query finds, also while it is being typed."""
         given = form(request.query)
-        query = given.get("q", "")[:MOST_TEXT]
+        query = given.get("q", "")[:MOST_TEXT].replace("\0", " ")
         visitor = self._visitor(request)
         matches = self._search.find(query, await self._desk.popular(), len(self._catalogue.products))
         slate = await self._desk.search(visitor, query, request.waterfall) if query_words(query) else None

@@ -109,7 +109,7 @@ TEXTS = {"name": 4, "category": 2, "brand": 1}
 
 @app.decision("search", by="user", budget="50ms", context=["query"])
 class Search:
-    candidates = [ps.lexical("query", fields=TEXTS)]
+    candidates = [ps.lexical("query", fields=TEXTS, k=150), ps.semantic("query", fields=TEXTS, k=50)]
     rank = ps.LambdaRank(
         goal=(col("kind") == "view") & col("query").is_not_null(),
         trees=60,

@@ -3,5 +3,6 @@
 from penstock.retrieve.text.analyse import Analyser
 from penstock.retrieve.text.bm25 import Bm25, Hits
 from penstock.retrieve.text.lexical import Lexical
+from penstock.retrieve.text.semantic import Semantic
 
-__all__ = ["Analyser", "Bm25", "Hits", "Lexical"]
+__all__ = ["Analyser", "Bm25", "Hits", "Lexical", "Semantic"]

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from penstock.retrieve.text.porter import stem
 
 STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this "
-    "to was will with".split()
-)
+    [
+        "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not",
+        "of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was",
+        "will", "with",
+    ]
+)  # fmt: skip
 """Words that say nothing of what a text is about: Lucene's list for English."""
 MOST_BYTES = 32
 """Of a word, as it is kept; what is longer is told apart by its beginning."""

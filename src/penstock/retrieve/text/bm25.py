@@ -2,7 +2,8 @@
 
 Robertson and Zaragoza, "The probabilistic relevance framework: BM25 and beyond" (2009), in Lucene's form:
 
-    score(q, d) = Σ_t  idf(t) · tf / (tf + k1 · (1 − b + b · length / mean length)),   idf(t) = ln(1 + (N − n + ½) / (n + ½))
+    score(q, d) = Σ_t  idf(t) · tf / (tf + k1 · (1 − b + b · length / mean length)),
+    idf(t) = ln(1 + (N − n + ½) / (n + ½))
 
 A document of several fields counts as one text in which each word stands as often as its field weighs (Robertson,
 Zaragoza and Taylor, "Simple BM25 extension to multiple weighted fields", 2004).
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log1p
 
 import numpy as np
@@ -64,7 +65,7 @@ class Bm25:
     [0, 2]
     """
 
-    analyser: Analyser = Analyser()
+    analyser: Analyser = field(default_factory=Analyser)
     k1: float = 0.9
     b: float = 0.4
     begun: bool = False
@@ -155,7 +156,7 @@ class Bm25:
     def _word(self, index: Index, word: str, begins: bool) -> tuple[Array, NDArray[np.float64]]:
         """The documents that have a word, and what it adds to each one's score."""
         size = int(index["size"][0])
-        exact = _place(index["terms"], self.analyser.term(word).encode())
+        exact = place_of(index["terms"], self.analyser.term(word).encode())
         docs, part = np.zeros(0, np.int32), np.zeros(0, np.float32)
         if exact is not None:
             at = slice(int(index["starts"][exact]), int(index["starts"][exact + 1]))
@@ -165,9 +166,9 @@ class Bm25:
             return docs, own
         low, high = _range(index["words"], word.encode())
         more = np.unique(index["stem"][low:high])
-        at = between(index["starts"][more], index["starts"][more + 1])
+        posted = between(index["starts"][more], index["starts"][more + 1])
         longest = np.zeros(size, np.float32)
-        np.maximum.at(longest, index["docs"][at], index["part"][at])
+        np.maximum.at(longest, index["docs"][posted], index["part"][posted])
         there = longest > 0
         there[docs] = True
         having = np.flatnonzero(there)
@@ -233,7 +234,7 @@ def _idf(size: int, having: int) -> float:
     return log1p((size - having + 0.5) / (having + 0.5))
 
 
-def _place(known: Array, text: bytes) -> int | None:
+def place_of(known: Array, text: bytes) -> int | None:
     """Where `text` stands among sorted texts, if it does."""
     if len(text) > known.itemsize:
         return None
