@@ -76,7 +76,7 @@ class Window:
     async def search(self, request: Request) -> Reply:
         """What a query finds, also while it is being typed."""
         given = form(request.query)
-        query = given.get("q", "")[:MOST_TEXT].replace("\0", " ")
+        query = _said(given.get("q", ""))
         visitor = self._visitor(request)
         matches = self._search.find(query, await self._desk.popular(), len(self._catalogue.products))
         slate = await self._desk.search(visitor, query, request.waterfall) if query_words(query) else None
@@ -115,7 +115,7 @@ class Window:
         """A click on a product."""
         visitor, given = self._visitor(request), form(request.body)
         product = self._product(given.get("item", ""))
-        query = given.get("query", "")[:MOST_TEXT]
+        query = _said(given.get("query", ""))
         took = await self._desk.post(visitor, [product], "view", request.waterfall, query)
         slate = await self._desk.decide(visitor, request.waterfall, took)
         before = given.get("shown", "").split()[:100]
@@ -126,7 +126,7 @@ class Window:
         """A product into the cart."""
         visitor, given = self._visitor(request), form(request.body)
         product = self._product(given.get("item", ""))
-        query = given.get("query", "")[:MOST_TEXT]
+        query = _said(given.get("query", ""))
         took = await self._desk.post(visitor, [product], "cart", request.waterfall, query)
         place = self._catalogue.place[product.item]
         cart = tuple(dict.fromkeys([*visitor.cart, place]))[-MOST_IN_CART:]
@@ -222,3 +222,8 @@ class Window:
 
     def _set(self, visitor: Visitor) -> tuple[Header, ...]:
         return visitor.headers() if visitor.fresh else ()
+
+
+def _said(text: str) -> str:
+    """Words as typed, as far as an event may hold them."""
+    return text[:MOST_TEXT].replace("\0", " ")
