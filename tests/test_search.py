@@ -69,18 +69,23 @@ class Search:
 
 
 @cache
-def _history() -> tuple[dict[str, Any], ...]:
+def _events() -> tuple[dict[str, Any], ...]:
     frame = WORLD.events().frame().join(WORLD.products["item", "name"], on="item", maintain_order="left")
     columns = ("id", "time", "user", "item", "kind", "name", "category", "query")
     rows = frame.select(columns).iter_rows(named=True)
     return tuple({"stream": "action", **row, "time": helpers.rfc3339(row["time"])} for row in rows)
 
 
+def history() -> list[dict[str, Any]]:
+    """The events of a simulated shop in which two views in five came from a search."""
+    return list(_events())
+
+
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ps.App]:
     """Both decisions with a release in charge, and the shop's catalogue, which holds a product that no event names."""
     with helpers.load_app(tmp_path_factory.mktemp("search"), APP) as app:
-        app.ingest(_history())
+        app.ingest(history())
         app.train("home")
         app.train("search")
         fresh = Product("p-new", "Walnut zeppelin", "lamps", "Nobody", 100)
@@ -134,7 +139,7 @@ def test_a_label_sees_the_candidates_that_serving_would_have_found(app: ps.App) 
     log = app.open().log
     replay = Replay(release.recipe, log.read(0, log.end), log.strings)
     labels = replay.labels(log.newest - DAY, log.newest + 1)
-    texts = [event["query"] for event in _history() if event["kind"] == "view" and event["query"]]
+    texts = [event["query"] for event in history() if event["kind"] == "view" and event["query"]]
     assert labels.asks.texts["query"].tolist() == texts[-len(labels) :]
     assert len(labels) > 50
     found = replay.candidates(labels, release.indexes)
@@ -167,7 +172,7 @@ def test_fused_sources_are_ordered_by_their_reciprocal_ranks(app: ps.App, tmp_pa
 def test_what_was_shown_for_words_is_learned_from(app: ps.App) -> None:
     """Impressions carry the words themselves, so that decisions for words the log never saw are learned from, with the
     candidates' scores that serving gave them."""
-    user = _history()[-1]["user"]
+    user = history()[-1]["user"]
     answer = app.decide("search", user=user, context={"query": NOVEL})
     bought = answer.items[1].id
     app.open().decisions.flush()
@@ -178,7 +183,7 @@ def test_what_was_shown_for_words_is_learned_from(app: ps.App) -> None:
     shown = impressions(decided, recipe, log.strings)
     assert shown.asks.context["query"].tolist() == [0]
     assert shown.asks.texts["query"].tolist() == [NOVEL]
-    app.ingest([{"user": user, "item": bought, "kind": "buy", "time": helpers.next_time(list(_history()), 60.0)}])
+    app.ingest([{"user": user, "item": bought, "kind": "buy", "time": helpers.next_time(history(), 60.0)}])
     replay = Replay(recipe, log.read(0, log.end), log.strings)
     data = replay.judge(shown, release.indexes, window=HOUR, as_of=log.newest + 2 * HOUR)
     assert data.positive.tolist() == [item.id == bought for item in answer.items]
@@ -211,8 +216,8 @@ def test_documents_are_what_the_newest_events_say(tmp_path: Path) -> None:
 
 def test_served_searches_are_recomputed_to_the_last_bit(app: ps.App) -> None:
     """Known and novel words, for known and unknown shoppers: no value differs; with other words, the scores do."""
-    users = [event["user"] for event in _history()[-5:]]
-    queries = [event["query"] for event in _history() if event["query"]][-5:]
+    users = [event["user"] for event in history()[-5:]]
+    queries = [event["query"] for event in history() if event["query"]][-5:]
     for user in (*users, "stranger"):
         for query in (*queries, NOVEL, "walnut de"):
             app.decide("search", user=user, context={"query": query})
@@ -275,7 +280,7 @@ def test_a_release_of_a_search_warms_up_with_words(app: ps.App) -> None:
     release = released(app)
     texts = app.open().log.strings
     said = {texts.text(one["context"]["query"]) for one in release.warmup}
-    assert said <= {event["query"] for event in _history()}
+    assert said <= {event["query"] for event in history()}
     assert "" not in said
     assert not [text for text in said if text in (app.registry.folder / release.id / "warmup.json").read_text()]
 
@@ -313,7 +318,7 @@ def test_a_purchase_carries_the_words_of_its_view_and_they_name_the_product() ->
 def test_train_without_a_name_trains_every_decision_that_can_be(tmp_path: Path) -> None:
     """One without anything to learn from is named with the reason, and the others have their release."""
     with helpers.load_app(tmp_path, APP) as app:
-        app.ingest({**event, "query": None} for event in _history())
+        app.ingest({**event, "query": None} for event in history())
         home = app.home
     done = helpers.cli("train", "--app", tmp_path / "small.py", "--home", home, "--json")
     assert done.returncode == 0, done.stderr

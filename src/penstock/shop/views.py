@@ -222,7 +222,7 @@ def _decided_search(query: str, matches: Matches, slate: Slate, most: int) -> Ma
     parts = [tag("h1", title), cards(asked, query) if asked else ""]
     if close:
         parts += [tag("h2", "Close to it") if asked else "", cards(close, query)]
-    return Main(title, tag("section", *parts, how(slate, slate.fresh, "from your words"), class_="found"))
+    return Main(title, join(tag("section", *parts, class_="found"), how(slate, slate.fresh, "from your words")))
 
 
 def department(category: str, products: Sequence[Product], total: int) -> Main:
