@@ -76,10 +76,10 @@ class Window:
     async def search(self, request: Request) -> Reply:
         """What a query finds, also while it is being typed."""
         given = form(request.query)
-        query = _said(given.get("q", ""))
+        query = given.get("q", "")[:MOST_TEXT]
         visitor = self._visitor(request)
         matches = self._search.find(query, await self._desk.popular(), len(self._catalogue.products))
-        slate = await self._desk.search(visitor, query, request.waterfall) if query_words(query) else None
+        slate = await self._desk.search(visitor, _said(query), request.waterfall) if query_words(query) else None
         main = views.found(query, matches, slate, FOUND)
         return self._page(request, visitor, main, query=query, slate=slate)
 
