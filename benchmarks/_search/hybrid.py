@@ -15,7 +15,7 @@ from penstock.learn import Candidates, Fusion, LambdaRank, Model, fit_trees
 from penstock.retrieve import Documents, Found, Index, Lexical, Query, Reader, Semantic
 
 FOLDS = 5
-RANK = LambdaRank("", trees=100, leaves=4, learning_rate=0.05, min_leaf=100)
+RANK = LambdaRank("", trees=100, leaves=7, learning_rate=0.05, min_leaf=100)
 """Small trees: some 650 queries to learn from are few."""
 
 
@@ -43,7 +43,7 @@ class Hybrid:
         self.sources: Sequence[Reader] = (
             Lexical("query", both, k=150, begun=False),
             Lexical("query", ("title",), k=1_000, name="title", begun=False),
-            Semantic("query", both, k=1_000),
+            Semantic("query", both, k=1_000, dims=256),
         )
         self.judged = judged
         items = np.arange(1, len(judged.ids) + 1, dtype=np.uint32)
