@@ -115,6 +115,15 @@ def test_a_word_that_is_meant_counts_more_than_one_that_begins_with_it() -> None
     assert Bm25().find(index, "tea", 10).share.tolist() == [1.0] * 6
 
 
+def test_a_stop_word_at_the_end_asks_for_nothing_unless_it_begins_something() -> None:
+    """ "lamp for" has every word in a lamp, as nothing begins with "for"; "lamp of" asks for an office lamp."""
+    engine = Bm25(begun=True, every_first=True)
+    index = engine.build([(["desk lamp", "office lamp"], 1.0)])
+    assert engine.find(index, "lamp for", 5).share.tolist() == [1.0, 1.0]
+    found = engine.find(index, "lamp of", 5)
+    assert (found.place.tolist(), found.share.tolist()) == ([1, 0], [1.0, 0.5])
+
+
 def test_beginnings_find_words_whose_stems_have_other_letters() -> None:
     """ "happi" and "happy" both find happiness and happy; "runni" finds running, of which the stem is run."""
     engine = Bm25(begun=True)

@@ -134,17 +134,18 @@ class Bm25:
     def find(self, index: Index, text: str, k: int) -> Hits:
         """The k best documents for a query; of equal ones the earlier. None match where no word does."""
         size = int(index["size"][0])
-        asked = self._asked(text)
-        score, having = np.zeros(size), np.zeros(size, np.int32)
-        for word, times, begins in asked:
+        score, having, asked = np.zeros(size), np.zeros(size, np.int32), 0
+        for word, times, begins in self._asked(text):
             docs, values = self._word(index, word, begins)
             score[docs] += times * values
             having[docs] += 1
+            # A stop word at the end that begins nothing is but a stop word.
+            asked += bool(len(docs)) or self.analyser.counts(word)
         found = np.flatnonzero(having)
-        every = having[found] == len(asked) if self.every_first else np.zeros(len(found), bool)
+        every = having[found] == asked if self.every_first else np.zeros(len(found), bool)
         first = best(found[every], score, k)
         place = np.r_[first, best(found[~every], score, k - len(first))]
-        return Hits(place, score[place], having[place] / max(len(asked), 1))
+        return Hits(place, score[place], having[place] / max(asked, 1))
 
     def _asked(self, text: str) -> list[tuple[str, int, bool]]:
         """The query's different words, how often each stands there, and whether it may be but a beginning."""
@@ -187,10 +188,10 @@ class Bm25:
             at = slice(starts[term], starts[term + 1])
             return dict(zip(index["docs"][at].tolist(), index["part"][at].tolist(), strict=True))
 
-        asked = self._asked(text)
+        asked = 0
         score: dict[int, float] = {}
         having: dict[int, int] = {}
-        for word, times, begins in asked:
+        for word, times, begins in self._asked(text):
             term = self.analyser.term(word)
             own = postings(terms.index(term)) if term in terms else {}
             value = {doc: part * float(index["idf"][terms.index(term)]) for doc, part in own.items()}
@@ -206,9 +207,10 @@ class Bm25:
             for doc, one in value.items():
                 score[doc] = score.get(doc, 0.0) + times * one
                 having[doc] = having.get(doc, 0) + 1
-        first = {doc: self.every_first and n == len(asked) for doc, n in having.items()}
+            asked += bool(value) or self.analyser.counts(word)
+        first = {doc: self.every_first and n == asked for doc, n in having.items()}
         best = sorted(score, key=lambda doc: (not first[doc], -score[doc], doc))[:k]
-        return [(doc, score[doc], having[doc] / len(asked)) for doc in best]
+        return [(doc, score[doc], having[doc] / asked) for doc in best]
 
 
 def best(found: NDArray[np.int64], score: NDArray[np.float64], k: int) -> NDArray[np.int64]:
