@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from math import log
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import DefinitionError
-from penstock.retrieve.text import Analyser, Bm25
+from penstock.retrieve.text import Analyser, Bm25, latent
 from penstock.retrieve.text.analyse import MOST_BYTES, STOP_WORDS
 from penstock.retrieve.text.bm25 import BEGUN
+from penstock.retrieve.text.latent import STEPS, Sparse, factored, nearest, rounded
 from penstock.retrieve.text.porter import stem
+from penstock.retrieve.text.semantic import MOST_DIMS
 
 WORDS = ["oak", "oaks", "oaken", "lamp", "lamps", "la", "the", "of", "tea", "teacup", "teas", "running", "runs", "é"]
 texts = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join)
@@ -164,3 +167,53 @@ def test_what_cannot_be_indexed_is_refused_with_the_remedy() -> None:
         Bm25().build([(["a"], 0.0)])
     with pytest.raises(DefinitionError, match="b from 0 to 1"):
         Bm25(b=2.0)
+
+
+def sparse(dense: np.ndarray) -> Sparse:
+    row, column = np.nonzero(dense)
+    return Sparse(row, column, dense[row, column].astype(np.float32), dense.shape)
+
+
+def drawn(seed: int, rows: int, columns: int) -> np.ndarray:
+    """A sparse matrix whose singular values fall."""
+    random = np.random.default_rng(seed)
+    falling = random.standard_normal((rows, columns)) * 0.9 ** np.arange(columns)
+    return np.where(random.random((rows, columns)) < 0.4, falling, 0.0)
+
+
+@pytest.mark.parametrize("at_once", [1 << 20, 40])
+def test_a_sparse_product_is_the_dense_one(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either way round, also where it is taken in parts that cut through rows, and where rows are empty."""
+    monkeypatch.setattr(latent, "_AT_ONCE", at_once)
+    dense = drawn(1, 50, 30)
+    dense[[0, 7, 49]] = 0.0
+    other = np.random.default_rng(2).standard_normal((50, 8)).astype(np.float32)
+    np.testing.assert_allclose(sparse(dense).times(other[:30]), dense @ other[:30], atol=1e-5)
+    np.testing.assert_allclose(sparse(dense).transposed().times(other), dense.T @ other, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(200, 60), (40, 90), (5, 5), (1, 3), (3, 1)])
+def test_the_factors_are_those_of_the_whole_decomposition(shape: tuple[int, int]) -> None:
+    """Singular values within a thousandth, and right vectors that span the same space and are orthogonal."""
+    dense = drawn(3, *shape)
+    right, values = factored(sparse(dense), 4, seed=5)
+    _, exact, rows = np.linalg.svd(dense, full_matrices=False)
+    kept = len(values)
+    assert kept == min(4, int((exact > 1e-4 * exact[0]).sum()))
+    np.testing.assert_allclose(values, exact[:kept], rtol=1e-3)
+    np.testing.assert_allclose(right.T @ right, np.eye(kept), atol=1e-4)
+    assert np.linalg.norm(rows[:kept] @ right) ** 2 > kept * 0.99
+
+
+@given(st.lists(st.integers(-99, 99), min_size=3, max_size=MOST_DIMS), st.randoms())
+def test_products_of_vectors_have_the_same_bits_in_any_order(values: list[int], random: Any) -> None:
+    """Vectors hold whole numbers, so a shuffle of the dimensions changes nothing, at full length too."""
+    order = list(range(len(values)))
+    random.shuffle(order)
+    one, other = rounded(np.array(values, np.float64)), rounded(np.array(values[::-1], np.float64) + 0.3)
+    assert (one == np.rint(one)).all()
+    exact = sum(int(a) * int(b) for a, b in zip(one.tolist(), other.tolist(), strict=True))
+    place, cosine = nearest(np.stack([one, one]), other, 1)
+    shuffled = nearest(one[order][None], other[order], 1)[1]
+    assert place.tolist() == ([0] if exact > 0 else [])
+    assert cosine.tolist() == shuffled.tolist() == ([exact / STEPS**2] if exact > 0 else [])

@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from penstock.retrieve.text.bm25 import best
 from penstock.types import Array
 
-STEPS = 127
-"""Vectors hold whole numbers from -127 to 127: a product of two has the same bits in whatever order it is summed."""
+STEPS = 2_047
+"""The length of vectors, which hold whole numbers: each sum on the way to the product of two is one that float32 holds,
+so that it has the same bits in whatever order it is summed."""
 _OVERSAMPLED, _POWERS = 16, 2
+_NOTHING = 1e-4
+"""Singular values below this share of the largest are taken for 0."""
 _AT_ONCE = 1 << 20
 
 
@@ -56,16 +59,26 @@ def factored(matrix: Sparse, dims: int, seed: int) -> tuple[NDArray[np.float32],
     back = matrix.transposed()
     basis = matrix.times(random.standard_normal((matrix.shape[1], width)).astype(np.float32))
     for _ in range(_POWERS):
-        basis = np.linalg.qr(basis)[0]
-        basis = matrix.times(np.linalg.qr(back.times(basis))[0])
-    basis = np.linalg.qr(basis)[0]
-    _, values, right = np.linalg.svd(back.times(basis).T, full_matrices=False)
-    kept = min(dims, int((values > 1e-6 * max(float(values.max(initial=0)), 1e-30)).sum()))
-    return np.ascontiguousarray(right[:kept].T), values[:kept]
+        basis = matrix.times(_turned(back.times(_turned(basis)[0]))[0])
+    right, values = _turned(back.times(_turned(basis)[0]))
+    return np.ascontiguousarray(right[:, :dims]), values[:dims]
+
+
+def _turned(columns: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The left singular vectors (n, r) of (n, d) columns and their values (r,), largest first, without those near 0.
+
+    By the eigenvectors of the small square of the columns: a decomposition of the columns themselves is exacter than
+    is needed here, and takes hundreds of steps at each of which the threads of the linear algebra wait for each other.
+    """
+    wide = columns.astype(np.float64)
+    squares, vectors = np.linalg.eigh(wide.T @ wide)
+    kept = np.flatnonzero(squares > _NOTHING**2 * max(float(squares.max(initial=0)), 1e-30))[::-1]
+    values = np.sqrt(squares[kept])
+    return (wide @ (vectors[:, kept] / values)).astype(np.float32), values.astype(np.float32)
 
 
 def rounded(vector: Array) -> NDArray[np.float32]:
-    """A vector (d,) at unit length, in steps of 1 / 127; zeros for no length."""
+    """A vector (d,) at length `STEPS`, in whole numbers; zeros for no length."""
     # Summed one by one: the order of the sum is then the same everywhere.
     length = sqrt(sum(value * value for value in vector.tolist()))
     scaled = vector * (STEPS / length) if length > 0 else np.zeros(len(vector))
@@ -79,7 +92,8 @@ def nearest(
 
     Every row is looked at; an index that looks at few of many goes here.
     """
-    # Whole numbers of this size multiply and add without rounding, in any order.
-    product = (vectors @ wanted).astype(np.float64)
+    # Whole numbers of this size multiply and add without rounding, in any order. Not by `@`, whose threads would wait
+    # for each other where others want the processor.
+    product = np.einsum("nd,d->n", vectors, wanted).astype(np.float64)
     place = best(np.flatnonzero(product > 0), product, k)
     return place, product[place] / STEPS**2

@@ -21,7 +21,7 @@ from penstock.retrieve.text.lexical import check_fields
 from penstock.types import Array
 
 MOST_DIMS = 1_024
-"""Above it products of vectors would no longer be exact."""
+"""Words of more do not gain by it."""
 
 
 @registered("source")
