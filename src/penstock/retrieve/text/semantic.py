@@ -21,7 +21,7 @@ from penstock.retrieve.text.lexical import check_fields
 from penstock.types import Array
 
 MOST_DIMS = 1_024
-"""Words of more do not gain by it."""
+"""A space of more tells no more of words."""
 
 
 @registered("source")
