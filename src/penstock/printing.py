@@ -92,8 +92,8 @@ class Printer:
 
         A figure that `result` lacks, or that is None, is left out. Read are ``[popular_|covisit_|recent_]hit_rate_20``
         and ``mrr_20``, ``{decide|post|freshness}_p{50|99}_ms``, ``waterfall_ms``, ``tiers``, ``events_per_second``,
-        ``audit_values``, ``audit_mismatches``, ``errors``, ``errors_by_kind``, ``error_examples`` and ``seconds``; and of
-        each decision asked in words ``NAME_asks``, ``NAME_hit_rate_20`` and ``NAME_mrr_20``.
+        ``audit_values``, ``audit_mismatches``, ``errors``, ``errors_by_kind``, ``error_examples`` and ``seconds``; and
+        of each decision asked in words ``NAME_asks``, ``NAME_hit_rate_20`` and ``NAME_mrr_20``.
         """
         self._console.print()
         self._console.print(self._rates(result))
