@@ -49,11 +49,15 @@ def run(chosen: argparse.Namespace) -> Result:
     judged = Judged.read(chosen.data, "scifact", "train")
     _say(f"{len(judged.ids):,} documents, {len(judged.queries):,} queries")
     lexical, index, build = _lexical(judged)
-    words = {**_figures(judged, lexical), "build_s": round(build, 2), **_size(index)}
+    found, took = _timed(judged.queries, lexical)
+    scores = judged.judge([[judged.ids[place] for place in places.tolist()] for places in found])
+    words = {**_means(scores), **_percentiles(took), "build_s": round(build, 2), **_size(index)}
     peer = _peer(judged)
     _say("vectors, and a ranker over both")
     hybrid = Hybrid(judged)
     ranked, ms = hybrid.ranked()
+    both = judged.judge(ranked)
+    gain = _means({name: both[name] - scores[name] for name in scores})
     detail: dict[str, Any] = {
         **circumstances(),
         "documents": len(judged.ids),
@@ -61,7 +65,8 @@ def run(chosen: argparse.Namespace) -> Result:
         "lexical": words,
         "vectors": {**_means(judged.judge(hybrid.vectors())), "build_s": hybrid.figures()["semantic"]},
         "fusion": _means(judged.judge(hybrid.fused())),
-        "hybrid": {**_means(judged.judge(ranked)), **_percentiles(ms)},
+        "hybrid": {**_means(both), **_percentiles(ms)},
+        "hybrid_over_lexical": gain,
         "published_test_queries": PUBLISHED_TEST,
         "peer": peer,
         "names": _names(chosen.names),
@@ -77,12 +82,6 @@ def _lexical(judged: Judged) -> tuple[Callable[[str], NDArray[np.int64]], Mappin
     began = perf_counter()
     index = engine.build([(judged.titles, 1.0), (judged.texts, 1.0)])
     return lambda query: engine.find(index, query, 100).place, index, perf_counter() - began
-
-
-def _figures(judged: Judged, find: Callable[[str], NDArray[np.int64]]) -> dict[str, float]:
-    found, ms = _timed(judged.queries, find)
-    scores = judged.judge([[judged.ids[place] for place in places.tolist()] for places in found])
-    return {**_means(scores), **_percentiles(ms)}
 
 
 def _timed(
