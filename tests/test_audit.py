@@ -197,7 +197,7 @@ def test_disorder_duplicates_and_crashes_change_nothing_in_the_app_that_comes_al
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_crash_is_a_kill_that_leaves_what_it_says(built_in: ps.App, tmp_path: Path, moment: str) -> None:
     """The process ends by signal 9; the log has its last batch, the store only where it came to commit it."""
-    views, event = views_of(built_in), Accepted("action", "e", SECOND, ("u", "i", "view", None, None, None, None))
+    views, event = views_of(built_in), Accepted("action", "e", SECOND, ("u", "i", "view", *[None] * 7))
     assert len(event.values) == len(views[0].schema.fields)
     batches = [[(replace(event, id=f"{n}"), SECOND)] for n in range(4)]
     process = start(tmp_path, views, batches, moment)

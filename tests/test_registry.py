@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, FrozenInstanceError, fields
+from inspect import isabstract
 from typing import Any
 
 import polars as pl
@@ -112,8 +113,14 @@ SAMPLES: dict[tuple[str, str], Any] = {
         scale=9.0, epochs=3, batch=64, rate=1e-3, drop=0.1, negatives=99, smoothing=0.1, seed=5,
     ),
     ("source", "covisits"): ps.covisits(span="3d", steps=4, norm=0.25, backward=0.5, **NEAR),
+    ("source", "lexical"): ps.lexical(
+        "words", fields={"title": 4.0, "brand": 1.0}, k=25, name="near", k1=1.2, b=0.75, begun=False, stems=False
+    ),
     ("source", "popular"): ps.popular(window="1d", by="country", of="home", where=BUYS, groups=3, k=30, name="near"),
     ("source", "seen"): ps.seen("viewed", k=25, name="again"),
+    ("source", "semantic"): ps.semantic(
+        "words", fields={"title": 4.0}, k=25, name="near", dims=16, stems=False, seed=5
+    ),
     ("source", "session_neighbours"): ps.session_neighbours(
         of="viewed", recent=7, gap="20min", sample=70, neighbours=30, idf=True, near=True, k=25,
         name="near",
@@ -146,7 +153,7 @@ def described(value: Any) -> Any:
 def concrete(cls: Any) -> Iterator[type]:
     for sub in cls.__subclasses__():
         yield from concrete(sub)
-        if sub.__module__.startswith("penstock.") and not sub.__name__.startswith("_"):
+        if sub.__module__.startswith("penstock.") and not (sub.__name__.startswith("_") or isabstract(sub)):
             yield sub
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from itertools import pairwise
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,21 @@ from penstock.features import View
 from penstock.learn import LambdaRank, Recipe, TwoTower
 from penstock.learn.dataset import popularity_at
 from penstock.registry import name_of, names
-from penstock.retrieve import Covisits, History, Index, Popularity, Query, Seen, SessionNeighbours, Similar, Source
+from penstock.retrieve import (
+    Covisits,
+    Documents,
+    History,
+    Index,
+    Lexical,
+    Popularity,
+    Query,
+    Reader,
+    Seen,
+    Semantic,
+    SessionNeighbours,
+    Similar,
+    Source,
+)
 from penstock.retrieve.popularity import PopularLists
 from penstock.types import Rows
 
@@ -84,6 +99,43 @@ def test_others_have_the_scores_that_a_longer_list_would_tell(source: Any, visit
     scores = found.others(np.arange(1, 14, dtype=np.uint32))
     nothing = (np.nan,) * len(source.columns)
     np.testing.assert_array_equal(scores, np.array([every.get(item, nothing) for item in range(1, 14)]))
+
+
+SAID = st.lists(st.sampled_from(["oak", "oaks", "lamp", "lam", "the", "tea", "teacup", "zinc", "é"]), max_size=5).map(
+    " ".join
+)
+READERS: list[Reader] = [
+    Lexical("query", fields={"name": 3.0, "brand": 1.0}, k=4),
+    Lexical("query", fields=["name"], k=50, begun=False, stems=False, k1=1.2, b=0.75),
+    Semantic("query", fields={"name": 3.0, "brand": 1.0}, k=4, dims=3),
+    Semantic("query", fields=["name"], k=50, dims=16),
+]
+
+
+@pytest.mark.parametrize("source", READERS, ids=repr)
+@settings(max_examples=150, deadline=None)
+@given(shelf=st.lists(st.tuples(SAID, SAID), max_size=9), said=SAID)
+def test_what_reads_words_finds_what_its_plain_definition_does(source: Reader, shelf: Any, said: str) -> None:
+    """The same items in the same order with the same float64 scores, for empty shelves, texts and requests too; and
+    an index that was on the disk finds the same."""
+    documents = Documents(
+        np.arange(3, 3 + len(shelf), dtype=np.uint32),
+        {"name": [one[0] for one in shelf], "brand": [one[1] for one in shelf]},
+    )
+    index = source.learn(documents)
+    query = Query({}, {}, {"query": said})
+    found, plain = source.find(query, index), source.plain(query, index)
+    assert (found.items.dtype, found.scores.dtype) == (np.uint32, np.float64)
+    assert found.items.tolist() == list(plain)
+    assert found.scores.shape == (len(plain), len(source.columns))
+    assert [tuple(row) for row in found.scores.tolist()] == list(plain.values())
+    assert source.find(Query({}, {}), index).items.tolist() == []
+    with TemporaryFile() as file:
+        np.savez(file, **index)
+        file.seek(0)
+        with np.load(file) as kept:
+            again = source.find(query, dict(kept))
+    assert (again.items.tolist(), again.scores.tolist()) == (found.items.tolist(), found.scores.tolist())
 
 
 # Without decay, items often pass on the same.
@@ -360,4 +412,4 @@ def test_popular_finds_its_list_in_its_order_without_scores(source: Any, items: 
 def test_every_registered_source_is_tried_here() -> None:
     """A new source must stand in the lists above; those that train a network have files of their own."""
     trained = {"attention"}
-    assert {name_of(source) for source in [*SOURCES, *POPULAR]} == set(names("source")) - trained
+    assert {name_of(source) for source in [*SOURCES, *READERS, *POPULAR]} == set(names("source")) - trained

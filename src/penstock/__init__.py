@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from penstock.events.merging import merge_sorted, merge_sorted_async
     from penstock.features import request
     from penstock.learn import Classifier, Costs, LambdaRank, Logistic, attention, outcome, two_tower
-    from penstock.retrieve import covisits, popular, seen, session_neighbours, similar
+    from penstock.retrieve import covisits, lexical, popular, seen, semantic, session_neighbours, similar
     from penstock.serve.rerank import block, cap, diversify, explore, pin
     from penstock.serve.verdicts import rule
     from penstock.simulator import World
@@ -70,7 +70,7 @@ _WHERE = {
     "penstock.events.merging": "merge_sorted merge_sorted_async",
     "penstock.features": "request",
     "penstock.learn": "Classifier Costs LambdaRank Logistic attention outcome two_tower",
-    "penstock.retrieve": "covisits popular seen session_neighbours similar",
+    "penstock.retrieve": "covisits lexical popular seen semantic session_neighbours similar",
     "penstock.serve.rerank": "block cap diversify explore pin",
     "penstock.serve.verdicts": "rule",
     "penstock.simulator": "World",
@@ -80,10 +80,11 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names.sp
 __all__ = [
     "App", "Classifier", "Costs", "Event", "LambdaRank", "Logistic", "Money", "PenstockError", "World", "attention",
     "auc", "block", "calibration_error", "cap", "count", "covisits", "decayed_count", "decayed_sum", "distinct",
-    "diversify", "explore", "first", "frequent", "histogram", "last", "last_times", "latest", "load", "log_loss",
-    "max", "max_run", "mean", "median", "members", "merge_sorted", "merge_sorted_async", "min", "outcome", "pin",
-    "popular", "quantile", "rate", "ratio", "recency", "request", "roc_auc", "rule", "running", "sample", "scored",
-    "seen", "session_length", "session_neighbours", "sessions", "similar", "sum", "top_k", "two_tower", "variance",
+    "diversify", "explore", "first", "frequent", "histogram", "last", "last_times", "latest", "lexical", "load",
+    "log_loss", "max", "max_run", "mean", "median", "members", "merge_sorted", "merge_sorted_async", "min", "outcome",
+    "pin", "popular", "quantile", "rate", "ratio", "recency", "request", "roc_auc", "rule", "running", "sample",
+    "scored", "seen", "semantic", "session_length", "session_neighbours", "sessions", "similar", "sum", "top_k",
+    "two_tower", "variance",
 ]  # fmt: skip
 
 

@@ -295,7 +295,7 @@ class App:
         """Trains a decision's rankers on the log, writes a release and, by default, promotes it.
 
         Args:
-            decision: its name; may be left out where the app has one.
+            decision: its name; the app's first without it.
             promote: whether the release takes charge at once.
             until: only events below this offset are learned from.
             step: told of each step, for progress bars.
@@ -335,7 +335,7 @@ class App:
         """Every item that was shown, with what came of it: training rows of the system's own making.
 
         Args:
-            decision: its name; may be left out where the app has one.
+            decision: its name; the app's first without it.
             window: how long after being shown an item the goal's event still counts as its outcome.
             as_of: the moment from which to look, microseconds; labels that arrive later are not there yet.
 
@@ -385,7 +385,7 @@ class App:
         return _named(name, self.decisions)
 
     def named_verdict(self, name: str | None = None) -> Verdict:
-        """The verdict of a name; without a name, the only one."""
+        """The verdict of a name; without a name, the first."""
         return _named(name, self.verdicts)
 
     def _any(self, name: str | None) -> Decision | Verdict:
@@ -400,8 +400,8 @@ def _oldest(verdict: Verdict, log: SqliteLog) -> Micros:
 
 
 def _named(name: str | None, known: Mapping[str, D]) -> D:
-    """The one of a name; without a name, the only one."""
-    if name is None and len(known) == 1:
+    """The one of a name; without a name, the first."""
+    if name is None and known:
         return next(iter(known.values()))
     if name is None or name not in known:
         raise unknown_decision(name, known)

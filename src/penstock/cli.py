@@ -110,7 +110,7 @@ def ingest(
 def train(
     app: AppFile = None,
     home: Home = HOME,
-    decision: Annotated[str | None, typer.Option(help="Which decision; the app's only one without it.")] = None,
+    decision: Annotated[str | None, typer.Option(help="Which decision; all that the app has without it.")] = None,
     promote: Annotated[bool, typer.Option(help="Whether the release takes charge at once.")] = True,
     json: Json = False,
 ) -> None:

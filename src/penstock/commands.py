@@ -16,7 +16,7 @@ from penstock import audit as audits
 from penstock import console, scaffold, shop
 from penstock.app import App, load
 from penstock.engines.opening import local_spark
-from penstock.errors import MappingError, NotFoundError, PenstockError, RequestError
+from penstock.errors import MappingError, NotFoundError, PenstockError, ReleaseError, RequestError
 from penstock.events import Event, Mapping, ingest_file
 from penstock.printing import Printer
 from penstock.releases import Bundle, Registry, read
@@ -143,16 +143,32 @@ def ingest(
 def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, json: bool) -> None:
     system = open_app(app, home)
     existing(home)
-    begin, end = steps(Printer(json))
-    try:
-        trained = system.train(decision, promote=promote, step=begin)
-    finally:
-        end()
-    report = system.home / "releases" / trained.release / "report.html"
-    text = (
-        f"{trained.report['reason']}\nrelease {trained.release}{', now champion' if promote else ''}\nreport {report}"
-    )
-    say({"release": trained.release, "chosen": trained.chosen, "report": str(report), "promoted": promote}, text, json)
+    names: list[str | None] = [decision] if decision else [*system.decisions, *system.verdicts]
+    names = names or [None]
+    done: dict[str, dict[str, Any]] = {}
+    lines: list[str] = []
+    refused: list[ReleaseError] = []
+    for name in names:
+        begin, end = steps(Printer(json))
+        try:
+            trained = system.train(name, promote=promote, step=begin)
+        except ReleaseError as error:
+            refused.append(error)
+            done[str(name)] = {"passed_over": str(error)}
+            lines.append(f"{name} is passed over: {error}")
+            continue
+        finally:
+            end()
+        report = system.home / "releases" / trained.release / "report.html"
+        now = ", now champion" if promote else ""
+        lines += [trained.report["reason"], f"release {trained.release} of {name}{now}", f"report {report}"]
+        done[str(name)] = {
+            "release": trained.release, "chosen": trained.chosen, "report": str(report), "promoted": promote
+        }  # fmt: skip
+    if len(refused) == len(names):
+        raise refused[0]
+    first = next(one for one in done.values() if "release" in one)
+    say({**first, "decisions": done} if len(names) > 1 else first, "\n".join(lines), json)
 
 
 def serve(

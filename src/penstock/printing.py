@@ -92,7 +92,8 @@ class Printer:
 
         A figure that `result` lacks, or that is None, is left out. Read are ``[popular_|covisit_|recent_]hit_rate_20``
         and ``mrr_20``, ``{decide|post|freshness}_p{50|99}_ms``, ``waterfall_ms``, ``tiers``, ``events_per_second``,
-        ``audit_values``, ``audit_mismatches``, ``errors``, ``errors_by_kind``, ``error_examples`` and ``seconds``.
+        ``audit_values``, ``audit_mismatches``, ``errors``, ``errors_by_kind``, ``error_examples`` and ``seconds``; and
+        of each decision asked in words ``NAME_asks``, ``NAME_hit_rate_20`` and ``NAME_mrr_20``.
         """
         self._console.print()
         self._console.print(self._rates(result))
@@ -127,6 +128,10 @@ class Printer:
 
 def _lines(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Name and text of every further line, in order."""
+    for name in [key.removesuffix("_asks") for key in result if key.endswith("_asks")]:
+        rate, high = result.get(f"{name}_hit_rate_20"), result.get(f"{name}_mrr_20")
+        if rate is not None and high is not None:
+            yield name, f"{result[f'{name}_asks']:,} asked in words: hit rate {rate:.4f}, MRR {high:.4f}"
     for name in ("decide", "post", "freshness"):
         p50, p99 = result.get(f"{name}_p50_ms"), result.get(f"{name}_p99_ms")
         if p50 is not None and p99 is not None:

@@ -157,14 +157,12 @@ def recomputed(one: Decided, release: Release, naive: NaiveEngine, strings: Stri
     opened = recipe.assembler.open(read, keys, np.array([one.time]))
     items = one.items[: len(one.found_by)]
     lists = opened.lists(0)
-    scores = _plain_scores(release, lists, items)
+    scores = _plain_scores(release, Query(lists, {}, codes), items)
     matrix = recipe.assembler.matrix(read, opened, np.zeros(len(items), np.int64), items, scores)
     return Recomputed(items, scores, matrix.rows, lists)
 
 
-def _plain_scores(
-    release: Release, lists: Mapping[str, NDArray[np.uint32]], items: NDArray[np.uint32]
-) -> NDArray[np.float64]:
+def _plain_scores(release: Release, query: Query, items: NDArray[np.uint32]) -> NDArray[np.float64]:
     """The source scores of logged candidates, by each source's plain definition; of those that it did not propose, by
     its own."""
     recipe = release.recipe
@@ -173,7 +171,7 @@ def _plain_scores(
     for source in recipe.sources:
         width = len(source.columns)
         if width:
-            query, index = Query(lists, {}), release.indexes.get(source.label, {})
+            index = release.indexes.get(source.label, {})
             plain = source.plain(query, index)
             others = source.find(query, index).others
             if others is not None:

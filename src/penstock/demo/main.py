@@ -60,12 +60,14 @@ def run(
     live = live[:400] if smoke else live
     goal = _goal(stream, history)
     _tune(system, goal, duration(last))
+    worded = _worded(system, history)
     result: dict[str, Any] = {}
     result.update(_ingest(system, stream, place, printer))
-    result.update(_train(system, printer))
+    for name in (next(iter(system.decisions)), *worded):
+        result.update(_train(system, name, printer))
     posts = [stream.as_json(event) for event in live]
     with _server(file, home, port, workers) as url:
-        result.update(_replay(url, system, posts, goal, clients, printer))
+        result.update(_replay(url, system, posts, goal, worded, clients, printer))
         result.update(_baselines(stream, history, posts, goal, printer))
         with printer.step("audit") as step:
             log = system.log()
@@ -111,8 +113,25 @@ def _tune(system: App, goal: str, last: int) -> None:
     decision = next(iter(system.decisions.values()))
     span = f"{max(1, round(last / HOUR))}h"
     labels = f"{max(1, round(3 * last / HOUR))}h"
-    rank = replace(decision.recipe.rank, goal=goal, valid=span, labels=labels)
-    system.decisions[decision.name] = replace(decision, recipe=replace(decision.recipe, rank=rank))
+    for name, one in system.decisions.items():
+        rank = replace(one.recipe.rank, valid=span, labels=labels)
+        rank = replace(rank, goal=goal) if one is decision else rank
+        system.decisions[name] = replace(one, recipe=replace(one.recipe, rank=rank))
+
+
+def _worded(system: App, history: Sequence[Accepted]) -> dict[str, str]:
+    """The decisions, but the first, that read words of the request, by the field of the events that holds them.
+
+    Without any such words in the history there is nothing to learn from, and they are not asked.
+    """
+    found = {}
+    for name, decision in list(system.decisions.items())[1:]:
+        schema = decision.recipe.views[0].schema
+        places = {f.name: place for place, f in enumerate(schema.fields)}
+        for word in decision.recipe.asks[:1]:
+            if any(event.stream == schema.stream and event.values[places[word]] for event in history):
+                found[name] = word
+    return found
 
 
 def _ingest(system: App, stream: Stream, place: int, printer: Printer) -> dict[str, Any]:
@@ -130,23 +149,25 @@ def _ingest(system: App, stream: Stream, place: int, printer: Printer) -> dict[s
     return {"ingested": place, "ingest_events_per_second": rate}
 
 
-def _train(system: App, printer: Printer) -> dict[str, Any]:
+def _train(system: App, name: str, printer: Printer) -> dict[str, Any]:
     start = time.perf_counter()
     begin, end = steps(printer)
     try:
-        trained = system.train(step=begin)
+        trained = system.train(name, step=begin)
     finally:
         end()
     folder = system.home / "releases" / trained.release
     printer.line(trained.report["reason"])
     printer.line(f"release {trained.release}, report {folder / 'report.html'}")
-    return {
+    told = {
         "release": trained.release,
         "chosen": trained.chosen,
         "report": str(folder / "report.html"),
         "train_seconds": time.perf_counter() - start,
         "release_mb": sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6,
     }
+    first = name == next(iter(system.decisions))
+    return told if first else {f"{name}_{key}": value for key, value in told.items()}
 
 
 @contextmanager
@@ -180,15 +201,17 @@ def _probe(system: App) -> tuple[str, str] | None:
 
 
 def _replay(
-    url: str, system: App, posts: list[dict[str, Any]], goal: str, clients: int, printer: Printer
-) -> dict[str, Any]:
+    url: str, system: App, posts: list[dict[str, Any]], goal: str, worded: Mapping[str, str], clients: int,
+    printer: Printer,
+) -> dict[str, Any]:  # fmt: skip
     address = urlsplit(url)
     decision = next(iter(system.decisions))
     with printer.step("replay the rest as live clients") as step:
         found = uvloop.run(
             replay(
                 str(address.hostname), int(address.port or 0), posts, ask=lambda event: event["kind"] == goal,
-                decision=decision, k=K, clients=clients, freshness_probe=_probe(system), progress=step.progress,
+                decision=decision, worded=worded, k=K, clients=clients, freshness_probe=_probe(system),
+                progress=step.progress,
             )
         )  # fmt: skip
         step.note(f"{found.events:,} events posted, {len(found.asked):,} decisions")

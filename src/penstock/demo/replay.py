@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -25,6 +25,19 @@ SETTLED = 1.0
 """Seconds since a shopper's previous post after which it surely shows, so that a rise is due to the next one."""
 _REPORT_EVERY = 100
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Worded:
+    """What came of asking for words: `ranks` `(asks,) int64` of the item that came, `ms` `(answered,) float64`."""
+
+    ranks: NDArray[np.int64]
+    ms: NDArray[np.float64]
+
+    def summary(self, name: str, k: int) -> dict[str, Any]:
+        """Figures for JSON under the decision's name."""
+        found = {f"hit_rate_{k}": hit_rate(self.ranks, k), f"mrr_{k}": mrr(self.ranks, k), "asks": len(self.ranks)}
+        return {f"{name}_{key}": value for key, value in {**found, **percentiles("decide", self.ms)}.items()}
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,7 @@ class ReplayResult:
     tiers: dict[str, int]
     errors: dict[str, int]
     examples: dict[str, str]
+    worded: dict[str, Worded] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """The same as figures for JSON; None where nothing was measured."""
@@ -71,6 +85,7 @@ class ReplayResult:
             "duplicates": self.duplicates,
             "events_per_second": self.events / self.seconds if self.seconds else None,
             "replay_seconds": self.seconds,
+            **{key: value for name, found in self.worded.items() for key, value in found.summary(name, self.k).items()},
         }
 
 
@@ -81,6 +96,7 @@ async def replay(
     *,
     ask: Callable[[Mapping[str, Any]], bool],
     decision: str = "home",
+    worded: Mapping[str, str] | None = None,
     k: int = 20,
     clients: int = 2,
     freshness_every: int = 20,
@@ -99,6 +115,7 @@ async def replay(
         events: as posted, in the order of time; `user` and `item` are read.
         ask: whether a decision is asked for just before an event.
         decision: the name in ``/v1/decide/{decision}``.
+        worded: further decisions, each asked for the words of a field just before each such event that has the field.
         k: the length of the lists asked for.
         clients: shoppers served at once, each on a connection of its own.
         freshness_every: measure freshness once in so many posts, at the next shopper without a post in the last second.
@@ -107,7 +124,7 @@ async def replay(
         timeout: seconds until an unanswered request fails.
         progress: called with (events done, events).
     """
-    run = _Replay(events, ask, f"/v1/decide/{quote(decision, safe='')}", k, freshness_every, freshness_probe, progress)
+    run = _Replay(events, ask, decision, worded or {}, k, freshness_every, freshness_probe, progress)
     connections = [Connection(host, port, timeout) for _ in range(clients)]
     start = perf_counter()
     try:
@@ -124,7 +141,8 @@ async def replay(
 class _Replay:
     events: Sequence[Mapping[str, Any]]
     ask: Callable[[Mapping[str, Any]], bool]
-    decide_path: str
+    decision: str
+    worded: Mapping[str, str]
     k: int
     every: int
     probe: tuple[str, str] | None
@@ -138,7 +156,9 @@ class _Replay:
         self._done = 0
         self._duplicates = 0
         self._ranks: dict[int, int] = {}
-        self._seconds: dict[str, list[float]] = {"decide": [], "post": [], "features": [], "freshness": []}
+        self._word_ranks: dict[str, dict[int, int]] = {name: {} for name in self.worded}
+        kinds = ("decide", "post", "features", "freshness", *self.worded)
+        self._seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
         self._timings: list[str] = []
         self._tiers: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
@@ -161,7 +181,11 @@ class _Replay:
     async def _step(self, connection: Connection, place: int) -> None:
         event = self.events[place]
         if self.ask(event):
-            self._ranks[place] = await self._decide(connection, event)
+            self._ranks[place] = await self._decide(connection, event, "decide", self.decision, {})
+            for name, said in self.worded.items():
+                if event.get(said):
+                    context = {"context": {said: event[said]}}
+                    self._word_ranks[name][place] = await self._decide(connection, event, name, name, context)
         self._unmeasured += 1
         settled = perf_counter() - self._posted_at.get(event["user"], -SETTLED) >= SETTLED
         if self.probe is not None and self._unmeasured >= self.every and settled:
@@ -171,14 +195,18 @@ class _Replay:
             await self._post(connection, event)
         self._posted_at[event["user"]] = perf_counter()
 
-    async def _decide(self, connection: Connection, event: Mapping[str, Any]) -> int:
-        body = msgspec.json.encode({"user": event["user"], "k": self.k})
-        answer = await self._request(connection, "decide", "POST", self.decide_path, body, 200)
-        decided = self._read("decide", answer, _DECIDED)
+    async def _decide(
+        self, connection: Connection, event: Mapping[str, Any], kind: str, decision: str, more: Mapping[str, Any]
+    ) -> int:
+        body = msgspec.json.encode({"user": event["user"], "k": self.k, **more})
+        path = f"/v1/decide/{quote(decision, safe='')}"
+        answer = await self._request(connection, kind, "POST", path, body, 200)
+        decided = self._read(kind, answer, _DECIDED)
         if answer is None or decided is None:
             return 0
-        self._tiers[decided.tier] += 1
-        self._timings.append(answer.timing)
+        if decision == self.decision:
+            self._tiers[decided.tier] += 1
+            self._timings.append(answer.timing)
         return rank_of(event["item"], [item.id for item in decided.items])
 
     async def _post(self, connection: Connection, event: Mapping[str, Any]) -> bool:
@@ -262,6 +290,10 @@ class _Replay:
             tiers=dict(self._tiers.most_common()),
             errors=dict(self._errors.most_common()),
             examples=self._examples,
+            worded={
+                name: Worded(np.array([ranks[place] for place in sorted(ranks)], np.int64), ms[name])
+                for name, ranks in self._word_ranks.items()
+            },
         )
 
 

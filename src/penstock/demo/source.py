@@ -16,6 +16,9 @@ from penstock.events import Mapping, read_file, schema_of
 from penstock.simulator import World
 from penstock.types import Accepted, Micros, Schema
 
+SEARCHES = 0.15
+"""The share of the simulated shop's views that came from a search."""
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -67,8 +70,8 @@ def from_simulator(app: App, size: int, seed: int) -> Stream:
     """About `size` events of the simulated shop."""
     cls = next(iter(app.events.values()))
     schema = schema_of(cls)
-    world = World.of_size(size, seed=seed)
-    frame = world.events().frame()
+    world = World.of_size(size, seed=seed, searches=SEARCHES)
+    frame = world.events().frame().join(world.products["item", "name", "brand"], on="item", maintain_order="left")
     columns: ReadOnly[str, list[Any]] = {
         f.name: frame[f.name].to_list() if f.name in frame.columns else [None] * len(frame) for f in schema.fields
     }

@@ -5,7 +5,7 @@ from penstock.learn.classify import Classifier, FittedClassifier, Logistic
 from penstock.learn.costs import ACTIONS, Action, Costs, Price
 from penstock.learn.dataset import Dataset, Labels, Replay
 from penstock.learn.impressions import Asks, Impressions, Outcomes, Shown, join_outcomes
-from penstock.learn.models import Model, SourceOrder, Trees, fit_trees, load, prepare
+from penstock.learn.models import Fusion, Model, SourceOrder, Trees, fit_trees, load, prepare
 from penstock.learn.position import Examination
 from penstock.learn.propensity import examination
 from penstock.learn.recipe import Candidates, LambdaRank, Recipe, check_group, popular_lists, retrieve
@@ -18,8 +18,8 @@ attention, two_tower = Attention, TwoTower
 
 __all__ = [
     "ACTIONS", "Acted", "Action", "Asks", "Attention", "Candidates", "Cases", "Classifier", "Costs", "Dataset",
-    "Examination", "FittedClassifier", "Impressions", "Labels", "LambdaRank", "Logistic", "Model", "Outcome",
-    "Outcomes", "Price", "Recipe", "Replay", "Shown", "SourceOrder", "Trees", "Trials", "TwoTower", "VerdictModel",
-    "VerdictRecipe", "attention", "check_group", "examination", "fit_trees", "join_outcomes", "load", "outcome",
-    "popular_lists", "prepare", "retrieve", "two_tower",
+    "Examination", "FittedClassifier", "Fusion", "Impressions", "Labels", "LambdaRank", "Logistic", "Model",
+    "Outcome", "Outcomes", "Price", "Recipe", "Replay", "Shown", "SourceOrder", "Trees", "Trials", "TwoTower",
+    "VerdictModel", "VerdictRecipe", "attention", "check_group", "examination", "fit_trees", "join_outcomes", "load",
+    "outcome", "popular_lists", "prepare", "retrieve", "two_tower",
 ]  # fmt: skip

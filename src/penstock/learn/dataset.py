@@ -16,7 +16,7 @@ from penstock.features.plan import Plan
 from penstock.features.view import View
 from penstock.learn.impressions import Asks, Impressions, join_outcomes, worths
 from penstock.learn.recipe import Candidates, Recipe, popular_lists, retrieve
-from penstock.retrieve import History, Index, Popular, Popularity, PopularLists, Query
+from penstock.retrieve import Documents, History, Index, Popular, Popularity, PopularLists, Query, Reader
 from penstock.types import Array, Micros, Progress, Rows, Strings
 
 
@@ -95,7 +95,8 @@ class Replay:
         at, worth = at[counts], worth[counts]
         context = {name: rows.fields[name][at] for name in recipe.context}
         now = np.maximum(rows.time[at], self._newest[at])
-        asks = Asks(rows.fields[recipe.by][at], now, rows.offset[at], context)
+        texts = {name: spelled(context[name], self.strings) for name in recipe.asks}
+        asks = Asks(rows.fields[recipe.by][at], now, rows.offset[at], context, texts)
         return Labels(asks, rows.fields[recipe.item][at], worth)
 
     def fit(self, before: int) -> dict[str, Index]:
@@ -212,7 +213,7 @@ class Replay:
         found = []
         for i in range(len(asks)):
             mine = opened.lists(i)
-            query = Query(mine, popular_lists(self.recipe, mine, lists[i]))
+            query = Query(mine, popular_lists(self.recipe, mine, lists[i]), asks.said(i))
             found.append(retrieve(self.recipe, query, indexes))
             if progress and i % 100 == 99:
                 progress(i + 1, len(asks))
@@ -248,7 +249,36 @@ def fit_indexes(
             order = np.argsort(owner, kind="stable")
             values = inputs.values[at][order] if inputs is not None else np.zeros(0, np.uint32)
             histories[need] = History(owner[order], values, past.time[at][order], past.offset[at][order])
-    return {source.label: source.fit(histories, earlier.get(source.label)) for source in recipe.sources}
+    reads = {name for source in recipe.sources if isinstance(source, Reader) for name in source.reads()}
+    documents = latest_texts(recipe, past, strings, sorted(reads)) if reads else None
+    return {
+        source.label: source.learn(documents)
+        if documents and isinstance(source, Reader)
+        else source.fit(histories, earlier.get(source.label))
+        for source in recipe.sources
+    }
+
+
+def latest_texts(recipe: Recipe, rows: Rows, strings: Strings, fields: Sequence[str]) -> Documents:
+    """What the newest events of each item say in these text fields."""
+    item = rows.fields[recipe.item]
+    items = np.unique(item[item != 0])
+    order = np.lexsort((rows.tie, rows.time, item))
+    texts = {}
+    for name in fields:
+        at = order[(rows.fields[name][order] != 0) & (item[order] != 0)]
+        last = np.flatnonzero(np.r_[item[at][1:] != item[at][:-1], True][: len(at)])
+        codes = np.zeros(len(items), np.uint32)
+        codes[np.searchsorted(items, item[at][last])] = rows.fields[name][at][last]
+        texts[name] = spelled(codes, strings).tolist()
+    return Documents(items, texts)
+
+
+def spelled(codes: NDArray[np.uint32], strings: Strings) -> NDArray[np.object_]:
+    """The texts of codes (n,), "" for a missing one."""
+    known, inverse = np.unique(codes, return_inverse=True)
+    texts = ["" if not code else text for code, text in zip(known.tolist(), strings.texts(known), strict=True)]
+    return np.array(texts, object)[inverse]
 
 
 def popularity_at(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +19,26 @@ class Asks:
     """R moments of decision, by ascending `known`: (R,) columns.
 
     `key` is who asked, `now` the moment, `known` the log offset below which events were known then; `context` has
-    the codes of the fields that the request carried.
+    the codes of the fields that the request carried, and `texts` (R,) str of those whose words a source reads.
     """
 
     key: NDArray[np.uint32]
     now: NDArray[np.int64]
     known: NDArray[np.int64]
     context: Mapping[str, NDArray[np.uint32]]
+    texts: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.key)
 
     def take(self, index: Array) -> Asks:
         context = {name: codes[index] for name, codes in self.context.items()}
-        return Asks(self.key[index], self.now[index], self.known[index], context)
+        texts = {name: said[index] for name, said in self.texts.items()}
+        return Asks(self.key[index], self.now[index], self.known[index], context, texts)
+
+    def said(self, i: int) -> dict[str, str]:
+        """The words of request i, by context field."""
+        return {name: said[i] for name, said in self.texts.items()}
 
 
 @dataclass(frozen=True)

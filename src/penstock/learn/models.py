@@ -1,4 +1,4 @@
-"""What can score candidates: boosted trees, or the order of one source."""
+"""What can score candidates: boosted trees, the order of one source, or several orders fused."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ _TOP = 20
 
 if TYPE_CHECKING:  # it takes two seconds to import, which commands that fit and score nothing need not wait for
     import lightgbm
+
+
+FUSED = 60
+"""How little the first places count beyond those after them, in reciprocal rank fusion."""
 
 
 class Model(Protocol):
@@ -56,6 +60,29 @@ class SourceOrder:
 
     def save(self, folder: Path) -> dict[str, Any]:
         return {"model": "source", "place": self.place}
+
+
+class Fusion:
+    """Reciprocal rank fusion of candidate sources: the sum of 1 / (60 + place), from 1, over those that found it.
+
+    After Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning
+    methods" (2009), with their constant.
+
+    Args:
+        places: the positions of the sources among the recipe's.
+    """
+
+    def __init__(self, places: Sequence[int]) -> None:
+        self.places = tuple(places)
+
+    def score(
+        self, rows: NDArray[np.float32], candidates: Candidates, editions: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        place = candidates.place[:, list(self.places)]
+        return np.asarray(np.nansum(1.0 / (FUSED + 1.0 + place), axis=1))
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        return {"model": "fusion", "places": list(self.places)}
 
 
 class Trees:
@@ -101,6 +128,8 @@ def load(folder: Path, saved: dict[str, Any], lasting: Sequence[int] = ()) -> Mo
     """
     if saved["model"] == "source":
         return SourceOrder(int(saved["place"]))
+    if saved["model"] == "fusion":
+        return Fusion(saved["places"])
     if saved["model"] == "trees":
         import lightgbm
 

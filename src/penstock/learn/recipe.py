@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property, reduce
@@ -21,7 +21,7 @@ from penstock.features.assemble import Assembler
 from penstock.features.request import Request
 from penstock.features.view import View
 from penstock.registry import from_spec, registered, to_spec
-from penstock.retrieve import Index, Popular, PopularLists, Query, Source
+from penstock.retrieve import Index, Popular, PopularLists, Query, Reader, Source
 from penstock.types import Array
 
 
@@ -178,12 +178,18 @@ class Recipe:
         fields = {f.name: f.kind for f in self.views[0].schema.fields} if self.views else {}
         for source in self.sources:
             check_group(source, fields)
+            check_words(source, self.context, fields)
 
     @property
     def attributes(self) -> frozenset[str]:
         """What is known of a candidate as text: its latest values, and the keys of the request."""
         latest = {name for view in self.views for name, a in view.features.items() if isinstance(a, Latest)}
         return frozenset({self.by, self.item, *self.context, *latest})
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """The context fields whose words some source reads."""
+        return tuple(dict.fromkeys(name for source in self.sources for name in source.asks()))
 
     @property
     def stream(self) -> str:
@@ -246,6 +252,22 @@ def check_group(source: Source, fields: Mapping[str, str]) -> None:
             "popular items are counted by a text field of the stream", got=f"by={by!r}",
             remedy="use one of " + ", ".join(name for name, kind in fields.items() if kind == "text"),
         )  # fmt: skip
+
+
+def check_words(source: Source, context: Sequence[str], fields: Mapping[str, str]) -> None:
+    """Refuses words that no request carries, and texts that no event has."""
+    for name in source.asks():
+        if name not in context:
+            raise DefinitionError(
+                "a source reads the words of a field that requests carry", got=f"{name!r}",
+                remedy=f"write context=[{name!r}] in the decision",
+            )  # fmt: skip
+    for name in source.reads() if isinstance(source, Reader) else ():
+        if fields.get(name) != "text":
+            raise DefinitionError(
+                "what items say of themselves are text fields of the events", got=repr(name),
+                remedy="use some of " + ", ".join(name for name, kind in fields.items() if kind == "text"),
+            )  # fmt: skip
 
 
 def _without_views(rank: LambdaRank) -> LambdaRank:

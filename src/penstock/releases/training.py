@@ -18,6 +18,7 @@ from penstock.evaluate import Candidate, Comparison, binned, compare, render
 from penstock.learn import (
     Dataset,
     Examination,
+    Fusion,
     Impressions,
     Labels,
     Model,
@@ -34,6 +35,8 @@ from penstock.retrieve import Popular, SessionNeighbours
 from penstock.types import Log, Progress
 
 K = 20
+FUSION = "fusion"
+"""The name of fused sources in a comparison."""
 
 
 def train(
@@ -89,6 +92,8 @@ def train(
     model: Model = trees
     if chosen is not None:
         model = SourceOrder(chosen)
+    elif comparison.chosen == FUSION:
+        model = Fusion(_worded(recipe))
     else:
         with run.timed("fit on the newest labels"):
             model = trees = _fit(recipe, [*train_parts[1:], *_examples(replay, spans[-1:], shown)], looked)
@@ -116,10 +121,21 @@ def train(
             report=report,
             report_html=render(report),
             baseline=_baseline(replay.recipe, held),
-            warmup=[{"user": int(code)} for code in valid.asks.key[:20]],
+            warmup=[_request(recipe, valid, at) for at in range(min(20, len(valid)))],
             data={"log": log_id, "from": 0, "until": until, "newest": int(replay.rows.time.max())},
         )
     return Trained(release, comparison.chosen, report)
+
+
+def _request(recipe: Recipe, labels: Labels, at: int) -> dict[str, Any]:
+    """A request to warm up with, of codes in place of texts; its words are given where a source reads them."""
+    said = {name: int(labels.asks.context[name][at]) for name in recipe.asks}
+    return {"user": int(labels.asks.key[at]), **({"context": said} if said else {})}
+
+
+def _worded(recipe: Recipe) -> list[int]:
+    """The places of the sources that read the request's words."""
+    return [i for i, source in enumerate(recipe.sources) if source.asks()]
 
 
 def _spans(recipe: Recipe, replay: Replay | None) -> list[tuple[int, int]]:
@@ -241,13 +257,17 @@ def _compare(replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_se
     for i, source in enumerate(recipe.sources):
         if not isinstance(source, Popular) or source.by is None:
             candidates.append(_judge(source.label, i + 1, SourceOrder(i), held, edges, 0.0, only=i))
-    if not any(isinstance(source, SessionNeighbours) for source in recipe.sources):
+    if len(_worded(recipe)) > 1:
+        candidates.append(_judge(FUSION, len(recipe.sources) + 1, Fusion(_worded(recipe)), held, edges, 0.0))
+    # Where the request says in words what is wanted, past sessions do not.
+    if not recipe.asks and not any(isinstance(source, SessionNeighbours) for source in recipe.sources):
         candidates.append(_session_neighbours(replay, labels, len(recipe.sources) + 1))
     candidates.append(_judge("lambdarank", len(recipe.sources) + 2, trees, held, edges, fit_seconds))
     past = replay.rows.take(slice(0, int(np.searchsorted(replay.rows.offset, labels.asks.known[0]))))
     slices = {
         "user activity": binned(_counts(past.fields[recipe.by], labels.asks.key)),
         "item popularity": binned(_counts(past.fields[recipe.item], labels.item)),
+        **{f"{name} frequency": binned(_counts(past.fields[name], labels.asks.context[name])) for name in recipe.asks},
     }
     catalogue = len(np.unique(replay.rows.fields[recipe.item]))
     return compare(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +42,12 @@ class History:
 
 @dataclass(frozen=True)
 class Query:
-    """What a source may look at: the shopper's lists of codes by feature name, and popularity lists."""
+    """What a source may look at: the shopper's lists of codes by feature name, popularity lists, and what the request
+    itself says, by context field, in its own words."""
 
     lists: Mapping[str, NDArray[np.uint32]]
     popular: Mapping[str, NDArray[np.uint32]]
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ class Source(ABC):
         """The list features of the shopper that it reads."""
         return ()
 
+    def asks(self) -> tuple[str, ...]:
+        """The context fields whose words it reads; they need not be known to the log."""
+        return ()
+
     def fit(self, history: Mapping[str, History], earlier: Index | None = None) -> Index:
         """Learns its index from the events that each list feature in `needs` counts.
 
@@ -117,6 +123,26 @@ class Source(ABC):
     def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
         """`find`, independently and in plain Python, as {item: scores}: the oracle of audits."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Documents:
+    """What items say of themselves: `items` (n,) uint32 ascending, and each text field's n texts, "" where missing."""
+
+    items: NDArray[np.uint32]
+    texts: Mapping[str, Sequence[str]]
+
+
+class Reader(Source):
+    """A source that learns from the items' own texts, and so knows items that nobody has touched but once."""
+
+    @abstractmethod
+    def reads(self) -> tuple[str, ...]:
+        """The text fields of the events that say what an item is; of each the newest counts."""
+
+    @abstractmethod
+    def learn(self, documents: Documents) -> Index:
+        """Its index, in place of `fit`."""
 
 
 def between(first: Array, end: Array) -> NDArray[np.int64]:

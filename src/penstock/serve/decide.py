@@ -69,7 +69,8 @@ class Decider:
             try:
                 # A code in place of an id, so that releases name nobody; one that was erased asks for a stranger.
                 user = request["user"] if isinstance(request["user"], str) else self.strings.text(request["user"])
-                self._personal(release, user, {}, self.decision.k, timer, random.Random(place))
+                said = {name: self.strings.text(code) for name, code in request.get("context", {}).items()}
+                self._personal(release, user, said, self.decision.k, timer, random.Random(place))
             except Exception:
                 # What fails here fails in front of shoppers too, where a fallback answers.
                 _log.exception("a warm-up request of release %s failed", release.id)
@@ -181,7 +182,7 @@ class Decider:
                 return again
             lists = opened.lists(0)
             popular = popular_lists(recipe, lists, self._popular(recipe))
-            found = retrieve(recipe, Query(lists, popular), release.indexes)
+            found = retrieve(recipe, Query(lists, popular, context), release.indexes)
             timer.lap("retrieve")
             if not len(found.items):
                 return None
@@ -197,7 +198,7 @@ class Decider:
             slate = rule.apply(slate, k, self.strings, draw)
         timer.lap("rerank")
         needs = {need for source in recipe.sources for need in source.needs()}
-        own = any(lists[need].any() for need in needs.difference(recipe.context))
+        own = any(lists[need].any() for need in needs.difference(recipe.context)) or any(map(context.get, recipe.asks))
         tier = "personal" if own else "segment" if any(lists[n].any() for n in needs if n in lists) else "popular"
         padded = np.r_[scores, np.zeros(len(slate.items) - len(scores))]
         result = (slate.order[:k], padded[slate.order[:k]], slate.propensity[:k])

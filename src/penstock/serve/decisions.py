@@ -144,11 +144,13 @@ def impressions(decided: Sequence[Decided], recipe: Recipe, strings: Strings) ->
         name: np.array([strings.code(str(d.context.get(name) or "")) for d in read], np.uint32)
         for name in recipe.context
     }
+    texts = {name: np.array([str(d.context.get(name) or "") for d in read], object) for name in recipe.asks}
     asks = Asks(
         np.array([strings.code(d.entity) for d in read], np.uint32),
         np.array([d.time for d in read], np.int64),
         np.array([d.offset for d in read], np.int64),
         context,
+        texts,
     )
     owner = np.repeat(np.arange(len(read)), [len(d.shown) for d in read])
     return Impressions(asks, owner, np.concatenate([np.zeros(0, np.uint32), *(d.items[d.shown] for d in read)]))

@@ -26,7 +26,7 @@ class DecideRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Invocation(DecideRequest, forbid_unknown_fields=True):
-    """A decision request that says which decision it asks for; it may be left out where there is one."""
+    """A decision request that says which decision it asks for; the app's first without it."""
 
     decision: str | None = None
 
@@ -122,7 +122,7 @@ class Judged(msgspec.Struct):
 
 _RULES: Mapping[str, tuple[str, str]] = {
     "user": ("user is a text of 1 to 512 characters", 'send {"user": "…"}'),
-    "decision": ("decision is the name of one", "leave it out where the app has one"),
+    "decision": ("decision is the name of one", "leave it out for the app's first"),
     "context": ("context is an object of texts, numbers, booleans and nulls", "flatten it, or leave it out"),
     "event": ("event is one event, as an object", "send several to /v1/events"),
     "k": ("k is an integer from 1 to 500", "ask for fewer items, or leave it out"),

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from penstock.errors import PenstockError, RequestError, UnavailableError
+from penstock.errors import PenstockError, UnavailableError
 from penstock.events import BodyError, Parsed
 from penstock.serve.admission import Admission
 from penstock.serve.asking import STORE_WITHIN, Asking, promised, within
@@ -164,12 +164,7 @@ class Endpoints:
         asked = _read(request.body, _INVOCATION)
         described = self.face.describe()
         names = [*described["decisions"], *described["verdicts"]]
-        if asked.decision is None and len(names) != 1:
-            raise RequestError(
-                "an invocation names its decision where there are several", got="none",
-                remedy="use one of " + ", ".join(names), field="decision",
-            )  # fmt: skip
-        return await self._decide(asked.decision or names[0], asked, request)
+        return await self._decide(asked.decision or next(iter(names), ""), asked, request)
 
     async def _decide(self, name: str, asked: DecideRequest, request: Request) -> Reply:
         waterfall = request.waterfall

@@ -354,7 +354,10 @@ class Runtime:
         """Streams, decisions and views, for the OpenAPI document."""
         return {
             "streams": {schema.stream: _fields(schema) for schema in self.intake.schemas.values()},
-            "decisions": {name: {"by": d.decision.recipe.by} for name, d in self._deciders.items()},
+            "decisions": {
+                name: {"by": d.decision.recipe.by, "words": list(d.decision.recipe.asks)}
+                for name, d in self._deciders.items()
+            },
             "verdicts": {
                 name: {"by": j.decision.recipe.by, "on": j.decision.recipe.schema.stream}
                 for name, j in self._judges.items()

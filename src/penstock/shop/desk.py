@@ -73,6 +73,14 @@ class Desk:
         self._catalogue = catalogue
         self._decision: str = next(iter(described["decisions"]), "")
         self._by: str = described["decisions"][self._decision]["by"] if self._decision else ""
+        self._searching = next(
+            (
+                (n, one["words"][0])
+                for n, one in described["decisions"].items()
+                if one["words"] and one["by"] == self._by
+            ),
+            None,
+        )
         streams: Mapping[str, Sequence[Mapping[str, Any]]] = described["streams"]
         fields = {stream: {field["name"] for field in of} for stream, of in streams.items()}
         self._stream = next((s for s, of in fields.items() if {self._by, "item", "kind"} <= of), "")
@@ -85,8 +93,13 @@ class Desk:
         self._dates = Dates(endpoints.face.now)
         self._popular: tuple[float, Mapping[str, int]] = (float("-inf"), {})
 
-    async def post(self, visitor: Visitor, products: Sequence[Product], kind: str, waterfall: Waterfall) -> float:
+    async def post(
+        self, visitor: Visitor, products: Sequence[Product], kind: str, waterfall: Waterfall, query: str = ""
+    ) -> float:
         """Takes down what a visitor did with some products, durably. Returns after how many milliseconds.
+
+        Args:
+            query: the words of the search that led there.
 
         Raises:
             Refused: the app does not take such an event.
@@ -94,7 +107,7 @@ class Desk:
         began = perf_counter()
         # The date comes from the store where the clock follows the events.
         body = await self._endpoints.asking.read(
-            lambda: encode([self._event(visitor, product, kind) for product in products])
+            lambda: encode([self._event(visitor, product, kind, query) for product in products])
         )
         parsed, _ = await self._endpoints.take(body, "shop", waterfall)
         if parsed.rejected:
@@ -102,7 +115,7 @@ class Desk:
             raise Refused(refusal(422, PenstockError(first.rule, got=first.got, remedy=first.remedy)))
         return (perf_counter() - began) * 1e3
 
-    def _event(self, visitor: Visitor, product: Product, kind: str) -> dict[str, Any]:
+    def _event(self, visitor: Visitor, product: Product, kind: str, query: str) -> dict[str, Any]:
         given = {
             "stream": self._stream,
             "id": f"shop-{secrets.token_hex(10)}",
@@ -110,18 +123,35 @@ class Desk:
             self._by: visitor.user,
             "item": product.item,
             "kind": kind,
+            "name": product.name,
             "category": product.category,
+            "brand": product.brand,
             "price": f"{product.price / 100:.2f}",
             **({} if kind == "view" else {"quantity": 1}),
+            **({self._searching[1]: query} if self._searching and query else {}),
         }
-        return {name: value for name, value in given.items() if name in {*self._fields, "stream", "id", "time"}}
+        known = {*self._fields, "stream", "id", "time"}
+        return {name: value for name, value in given.items() if name in known and value}
 
     async def decide(self, visitor: Visitor, waterfall: Waterfall, click_ms: float | None = None) -> Slate:
         """Asks for a visitor's list, on a budget of its own that the click's sync does not use up."""
+        return await self._ask(self._decision, DecideRequest(visitor.user, k=ASKED, why=True), waterfall, click_ms)
+
+    async def search(self, visitor: Visitor, query: str, waterfall: Waterfall) -> Slate | None:
+        """Asks for what a visitor's words mean; None where no decision reads words, or none that it knows is meant."""
+        if self._searching is None:
+            return None
+        name, field = self._searching
+        slate = await self._ask(name, DecideRequest(visitor.user, {field: query}, k=ASKED, why=True), waterfall)
+        return slate if slate.answer.cause is None else None
+
+    async def _ask(
+        self, decision: str, request: DecideRequest, waterfall: Waterfall, click_ms: float | None = None
+    ) -> Slate:
         own = Waterfall(None)
-        answer = await self._endpoints.asking.ask(self._decision, DecideRequest(visitor.user, k=ASKED, why=True), own)
+        answer = await self._endpoints.asking.ask(decision, request, own)
         assert isinstance(answer, Answer), "the shop window asks for lists"
-        self._endpoints.asking.count(self._decision, answer, own)
+        self._endpoints.asking.count(decision, answer, own)
         waterfall.add(answer.timings)
         shown = [
             Shown(self._catalogue.by_item[item.id], item, reasons, self._led(reasons))

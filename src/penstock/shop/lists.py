@@ -63,14 +63,20 @@ def _slate(shown: Sequence[Shown], before: set[str]) -> Markup:
     return tag("ul", *cells, class_="cards")
 
 
-def cards(products: Sequence[Product]) -> Markup:
-    """A list of products that nobody decided on."""
-    return tag("ul", *[card(product) for product in products], class_="cards")
+def cards(products: Sequence[Product], query: str = "") -> Markup:
+    """A list of products without reasons; `query` are the words of the search that found them."""
+    return tag("ul", *[card(product, query=query) for product in products], class_="cards")
 
 
-def card(product: Product, note: str = "", *, new: bool = False) -> Markup:
-    """One product in a list. It is a link, which a click turns into an event and a new list."""
+def card(product: Product, note: str = "", *, new: bool = False, query: str = "") -> Markup:
+    """One product in a list. It is a link, which a click turns into an event and a new list.
+
+    Args:
+        note: what stands under it.
+        query: the words of the search that found it, which the event carries.
+    """
     address = f"/shop/item/{quote(product.item, safe='')}"
+    vals = {"item": product.item, **({"query": query} if query else {})}
     return tag(
         "li",
         tag(
@@ -81,7 +87,7 @@ def card(product: Product, note: str = "", *, new: bool = False) -> Markup:
             tag("b", product.name),
             tag("span", price(product.price), class_="price"),
             tag("small", note) if note else "",
-            href=address, hx_post="/shop/view", hx_vals=json.dumps({"item": product.item}), hx_target="#main",
+            href=address, hx_post="/shop/view", hx_vals=json.dumps(vals), hx_target="#main",
             hx_push_url=address, hx_include="#shown", hx_swap="innerHTML show:window:top",
         ),
         data_item=product.item,
@@ -108,19 +114,23 @@ def reason(one: Shown) -> str:
     return "popular now" if any(r.kind == "popular" for r in one.reasons) else ""
 
 
-def how(slate: Slate, shown: Sequence[Shown]) -> Markup:
-    """How a list came about: tier, time, what led to it, and where the time went."""
+def how(slate: Slate, shown: Sequence[Shown], led: str | None = None) -> Markup:
+    """How a list came about: tier, time, what led to it, and where the time went.
+
+    Args:
+        led: what it was made from, in place of what the tier says.
+    """
     answer = slate.answer
     stages = {name: ms for name, ms in answer.timings.items() if name in STAGES}
     total = sum(stages.values())
     facts = [
-        tag("li", tag("b", answer.tier), f" {_TIERS[answer.tier][1]}", class_="tier"),
+        tag("li", tag("b", answer.tier), f" {led or _TIERS[answer.tier][1]}", class_="tier"),
         tag("li", "decided in ", tag("b", f"{total:.1f} ms")),
     ]
     if slate.click_ms is not None:
         facts.append(tag("li", "your click was on disk and known after ", tag("b", f"{slate.click_ms:.1f} ms")))
-    led = list(dict.fromkeys(one.because.name for one in shown if one.because is not None))
-    because = tag("p", "Because you looked at ", _and(led[:4]), ".", class_="because") if led else ""
+    own = list(dict.fromkeys(one.because.name for one in shown if one.because is not None))
+    because = tag("p", "Because you looked at ", _and(own[:4]), ".", class_="because") if own else ""
     command = tag("p", "Its number in the decision log: ", tag("code", answer.decision_id), class_="id")
     return tag("aside", because, tag("ul", *facts), waterfall(stages), command, class_="how")
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from penstock.evaluate.markup import Markup, join, tag
 from penstock.shop.catalogue import Catalogue, Product
 from penstock.shop.desk import Slate
-from penstock.shop.lists import Main, cards, decided, price
+from penstock.shop.lists import Main, cards, decided, how, price
 from penstock.shop.search import MOST_TEXT, Matches
 from penstock.shop.visitors import Visitor
 from penstock.web.files import Files
@@ -136,8 +136,13 @@ def product_page(
     *,
     before: Sequence[str] = (),
     note: str = "",
+    query: str = "",
 ) -> Main:
-    """One product, and what may come next."""
+    """One product, and what may come next.
+
+    Args:
+        query: the words of the search that led here; they go along into the cart.
+    """
     place = catalogue.place[product.item]
     in_cart = place in visitor.cart
     button = (
@@ -158,6 +163,7 @@ def product_page(
             tag(
                 "form",
                 tag("input", type="hidden", name="item", value=product.item),
+                tag("input", type="hidden", name="query", value=query) if query else "",
                 button,
                 tag("span", note, role="status"),
                 method="post", action="/shop/cart", hx_post="/shop/cart", hx_target="#main", hx_include="#shown",
@@ -175,10 +181,18 @@ def recorded(main: Main, product: Product) -> Main:
     return main._replace(html=join(main.html, looked))
 
 
-def found(query: str, matches: Matches) -> Main:
-    """What a search found."""
+def found(query: str, matches: Matches, slate: Slate | None, most: int) -> Main:
+    """What a search found.
+
+    Args:
+        matches: the products that have its words.
+        slate: what a decision makes of the words; without one, matches are shown as they are.
+        most: products on the page.
+    """
+    if slate is not None and slate.fresh:
+        return _decided_search(query, matches, slate, most)
     if matches.by == "all":
-        title = f"{matches.total:,} {'product' if matches.total == 1 else 'products'} for “{query}”"
+        title = _counted(query, matches)
     elif matches.by == "some":
         title = f"Nothing has all of “{query}”; these have some of it"
     elif query.strip():
@@ -186,8 +200,29 @@ def found(query: str, matches: Matches) -> Main:
     else:
         title = "Popular now"
     note = "" if matches.by == "popular" else "Best match first; among equals, what is popular now."
-    parts = [tag("h1", title), tag("p", note, class_="note") if note else "", cards(matches.products)]
+    shown = cards(matches.products[:most], "" if matches.by == "popular" else query)
+    parts = [tag("h1", title), tag("p", note, class_="note") if note else "", shown]
     return Main(title, tag("section", *parts, class_="found"))
+
+
+def _counted(query: str, matches: Matches) -> str:
+    return f"{matches.total:,} {'product' if matches.total == 1 else 'products'} for “{query}”"
+
+
+def _decided_search(query: str, matches: Matches, slate: Slate, most: int) -> Main:
+    """Products in the decision's order: those with every word, which are counted, and then those that come close."""
+    ordered = [one.product for one in slate.fresh]
+    every = {product.item for product in matches.products} if matches.by == "all" else set()
+    asked = [product for product in ordered if product.item in every]
+    # The catalogue may hold products that no event has named yet, so that no decision can know them.
+    known = {product.item for product in asked}
+    asked = [*asked, *(product for product in matches.products if product.item in every - known)][:most]
+    close = [product for product in ordered if product.item not in every][: max(most - len(asked), 0)]
+    title = _counted(query, matches) if asked else f"Nothing has all of “{query}”; these come closest"
+    parts = [tag("h1", title), cards(asked, query) if asked else ""]
+    if close:
+        parts += [tag("h2", "Close to it") if asked else "", cards(close, query)]
+    return Main(title, join(tag("section", *parts, class_="found"), how(slate, slate.fresh, "from your words")))
 
 
 def department(category: str, products: Sequence[Product], total: int) -> Main:

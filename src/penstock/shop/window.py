@@ -17,7 +17,7 @@ from penstock.shop.catalogue import Catalogue, Product
 from penstock.shop.desk import Desk, Slate
 from penstock.shop.lists import Main
 from penstock.shop.pictures import picture
-from penstock.shop.search import MOST_TEXT, Search, by_popularity
+from penstock.shop.search import MOST_TEXT, Search, by_popularity, query_words
 from penstock.shop.visitors import MOST_IN_CART, PATH, Visitor
 from penstock.web.answers import MAX_FORM, SAFE, form, header, page, same_site, to
 from penstock.web.files import HTMX, Files
@@ -77,9 +77,11 @@ class Window:
         """What a query finds, also while it is being typed."""
         given = form(request.query)
         query = given.get("q", "")[:MOST_TEXT]
-        matches = self._search.find(query, await self._desk.popular(), FOUND)
-        main = views.found(query, matches)
-        return self._page(request, self._visitor(request), main, query=query)
+        visitor = self._visitor(request)
+        matches = self._search.find(query, await self._desk.popular(), len(self._catalogue.products))
+        slate = await self._desk.search(visitor, _said(query), request.waterfall) if query_words(query) else None
+        main = views.found(query, matches, slate, FOUND)
+        return self._page(request, visitor, main, query=query, slate=slate)
 
     async def category(self, request: Request) -> Reply:
         """A department."""
@@ -113,16 +115,19 @@ class Window:
         """A click on a product."""
         visitor, given = self._visitor(request), form(request.body)
         product = self._product(given.get("item", ""))
-        took = await self._desk.post(visitor, [product], "view", request.waterfall)
+        query = _said(given.get("query", ""))
+        took = await self._desk.post(visitor, [product], "view", request.waterfall, query)
         slate = await self._desk.decide(visitor, request.waterfall, took)
-        main = views.product_page(product, slate, self._catalogue, visitor, before=given.get("shown", "").split()[:100])
+        before = given.get("shown", "").split()[:100]
+        main = views.product_page(product, slate, self._catalogue, visitor, before=before, query=query)
         return self._done(request, visitor, main, f"{PATH}/item/{product.item}", slate)
 
     async def add(self, request: Request) -> Reply:
         """A product into the cart."""
         visitor, given = self._visitor(request), form(request.body)
         product = self._product(given.get("item", ""))
-        took = await self._desk.post(visitor, [product], "cart", request.waterfall)
+        query = _said(given.get("query", ""))
+        took = await self._desk.post(visitor, [product], "cart", request.waterfall, query)
         place = self._catalogue.place[product.item]
         cart = tuple(dict.fromkeys([*visitor.cart, place]))[-MOST_IN_CART:]
         visitor = replace(visitor, cart=cart, fresh=True)
@@ -217,3 +222,8 @@ class Window:
 
     def _set(self, visitor: Visitor) -> tuple[Header, ...]:
         return visitor.headers() if visitor.fresh else ()
+
+
+def _said(text: str) -> str:
+    """Words as typed, as far as an event may hold them."""
+    return text[:MOST_TEXT].replace("\0", " ")

@@ -30,9 +30,12 @@ _AT_LEAST: dict[str, float] = {
     "new_items": 0,
     "returns": 0,
     "drift": 0,
+    "searches": 0,
     "trust": 0,
 }
-_AT_MOST: dict[str, float] = {"categories": len(DEPARTMENTS), "new_items": 0.9, "returns": 1, "drift": 1, "trust": 1}
+_AT_MOST: dict[str, float] = {
+    "categories": len(DEPARTMENTS), "new_items": 0.9, "returns": 1, "drift": 1, "searches": 1, "trust": 1
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Knobs:
         new_items: share of the items that are launched inside the span.
         returns: share of the purchases that come back, some of them after the span.
         drift: from 0 (none) to 1: from `drift_day` on other products are put forward and other categories wanted.
+        searches: share of the views that came from a search, whose words the view and what follows from it carry.
         drift_day: day of the change; the middle of the span by default.
         trust: a product looked at in position k (from 0) of a slate that would not have been clicked is clicked all
             the same with probability trust · (1 + k)^-2, because of where it stands.
@@ -76,6 +80,7 @@ class Knobs:
     returns: float = 0.05
     drift: float = 0.0
     drift_day: int | None = None
+    searches: float = 0.0
     trust: float = 0.0
 
     def __post_init__(self) -> None:

@@ -9,6 +9,10 @@ import numpy as np
 STYLES = 3
 """Looks within a category; each has materials of its own, so that a name tells the look."""
 
+QUERY_SHARE = (0.3, 0.25, 0.2, 0.1, 0.1, 0.05)
+"""How often each way of asking for a product is taken, see `query_text`."""
+QUERIES = len(QUERY_SHARE)
+
 ADJECTIVES = (
     "Slim", "Classic", "Compact", "Everyday", "Modern", "Soft", "Bold", "Nordic",
     "Little", "Heritage", "Studio", "Garden", "Coastal", "Weekend", "City", "Quiet",
@@ -167,6 +171,18 @@ def product_names(rng: np.random.Generator, department: Department, styles: np.n
             edition, index = divmod(place, len(chosen))
             names[product] = chosen[order[index]] + (f" No. {edition + 1}" if edition else "")
     return names
+
+
+def query_text(name: str, category: str, kind: int) -> str:
+    """What somebody types who wants such a product: one of `QUERIES` ways of naming it.
+
+    >>> [query_text("Slim walnut desk lamp", "lamps", kind) for kind in range(QUERIES)]
+    ['walnut desk lamp', 'desk lamp', 'walnut lamp', 'lamps', 'slim desk lamp', 'walnut des']
+    """
+    adjective, material, *noun = name.lower().partition(" no. ")[0].split()
+    whole = " ".join(noun)
+    ways = (f"{material} {whole}", whole, f"{material} {noun[-1]}", category, f"{adjective} {whole}")
+    return (*ways, f"{material} {whole[:3]}")[kind]
 
 
 def brand_name(category: int, style: int) -> str:

@@ -14,7 +14,7 @@ from penstock.simulator.browse import Walk, browse
 from penstock.simulator.catalogue import Catalogue
 from penstock.simulator.crowd import COUNTRIES, Crowd
 from penstock.simulator.knobs import Knobs
-from penstock.simulator.names import brand_name
+from penstock.simulator.names import QUERIES, QUERY_SHARE, brand_name, query_text
 from penstock.simulator.sessions import Plan, plan_visits
 
 KINDS = ("view", "cart", "buy", "return")
@@ -33,6 +33,7 @@ class Columns(NamedTuple):
     price: NDArray[np.int64]
     quantity: NDArray[np.int64]
     session: NDArray[np.int64]
+    query: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Traffic:
 
     `time` `(n,) int64` microseconds; `user`, `item` and `session` `(n,) int64` codes; `kind` `(n,) int8` places in
     `KINDS`; `price` `(n,) int64` cents a piece on that day; `quantity` `(n,) int64`, 0 for a view. A return carries
-    the price, the quantity and the session of its purchase.
+    the price, the quantity and the session of its purchase. `query` `(n,) int64` is 0 where no search led to it.
     """
 
     catalogue: Catalogue
@@ -54,16 +55,18 @@ class Traffic:
     price: NDArray[np.int64]
     quantity: NDArray[np.int64]
     session: NDArray[np.int64]
+    query: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.time)
 
     def frame(self) -> pl.DataFrame:
-        """The same with readable text: id, time, user, item, kind, category, price, quantity, country."""
+        """The same with readable text: id, time, user, item, kind, category, price, quantity, country; and query, where
+        anybody searched."""
         names = self.catalogue.category_name[self.catalogue.category]
         countries = np.array(COUNTRIES, dtype=object)[self.crowd.country]
         number = pl.int_range(len(self), eager=True).cast(pl.String).str.zfill(9)
-        return pl.DataFrame(
+        frame = pl.DataFrame(
             {
                 "id": f"sim{self.seed}-" + number,
                 "time": self.time,
@@ -76,6 +79,17 @@ class Traffic:
                 "country": _texts(countries, self.user),
             }
         )
+        return frame.with_columns(query=self._queries()) if self.query.any() else frame
+
+    def _queries(self) -> pl.Series:
+        """The words of each event's search, null where there was none."""
+        known, place = np.unique(self.query, return_inverse=True)
+        texts: list[str | None] = []
+        for code in known.tolist():
+            item, kind = divmod(code - 1, QUERIES)
+            category = self.catalogue.category_name[self.catalogue.category[item]]
+            texts.append(query_text(self.catalogue.name[item], category, kind) if code else None)
+        return pl.Series(texts, dtype=pl.String).gather(place)
 
 
 def products_frame(catalogue: Catalogue) -> pl.DataFrame:
@@ -100,7 +114,9 @@ def simulate(knobs: Knobs, catalogue: Catalogue, crowd: Crowd) -> Traffic:
     for block, start in enumerate(range(0, len(crowd), _BLOCK)):
         rng = knobs.rng(5, block)
         plan = plan_visits(rng, knobs, catalogue, crowd, np.arange(start, min(start + _BLOCK, len(crowd))))
-        blocks.append(_columns(rng, knobs, catalogue, plan, browse(rng, knobs, catalogue, crowd, plan), sessions))
+        walk = browse(rng, knobs, catalogue, crowd, plan)
+        # Searches have a random stream of their own: without them the rest is the same.
+        blocks.append(_columns(rng, knobs, catalogue, plan, walk, sessions, _searches(knobs, block, walk)))
         sessions += int(plan.session.max(initial=-1)) + 1
     joined = Columns(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
     order = np.lexsort((joined.kind, joined.item, joined.user, joined.time))
@@ -108,8 +124,9 @@ def simulate(knobs: Knobs, catalogue: Catalogue, crowd: Crowd) -> Traffic:
 
 
 def _columns(
-    rng: np.random.Generator, knobs: Knobs, catalogue: Catalogue, plan: Plan, walk: Walk, sessions: int
-) -> Columns:
+    rng: np.random.Generator, knobs: Knobs, catalogue: Catalogue, plan: Plan, walk: Walk, sessions: int,
+    query: NDArray[np.int64],
+) -> Columns:  # fmt: skip
     """Views, carts, purchases and returns of one block; each follows what it follows from."""
     carts, buys = np.flatnonzero(walk.carted), np.flatnonzero(walk.bought)
     cart_time = plan.time[carts] + _within(rng, plan.gap[carts], 0.2, 0.5)
@@ -133,8 +150,17 @@ def _columns(
         price=catalogue.prices[plan.day[source], item],
         quantity=np.where(kind == VIEW, 0, quantity[source]),
         session=sessions + plan.session[source],
+        query=np.where(kind == RETURN, 0, query[source]),
     )
     return _take(columns, time < knobs.end)
+
+
+def _searches(knobs: Knobs, block: int, walk: Walk) -> NDArray[np.int64]:
+    """What was searched for before each view, (views,): the product that was then looked at and a way of naming it."""
+    rng = knobs.rng(7, block)
+    searched = rng.random(len(walk.item)) < knobs.searches
+    kind = rng.choice(QUERIES, size=len(walk.item), p=QUERY_SHARE)
+    return np.where(searched, 1 + walk.item * QUERIES + kind, 0)
 
 
 def _take(columns: Columns, index: NDArray[np.int64] | NDArray[np.bool_]) -> Columns:

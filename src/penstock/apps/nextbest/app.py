@@ -1,4 +1,4 @@
-"""A shop's home page: what to show a shopper next.
+"""A shop's home page and search: what to show a shopper next, and what for the words they type.
 
 This one file defines the whole system. Copy it, rename fields, and run
 ``penstock demo --app app.py --events FILE --mapping MAPPING``.
@@ -23,6 +23,9 @@ class Action(ps.Event):
     price: ps.Money | None = None
     quantity: int | None = None
     country: str | None = None
+    name: str | None = None
+    brand: str | None = None
+    query: str | None = None  # the words of the search that led here
 
 
 CART, FAV, BUY = (col("kind") == kind for kind in ("cart", "fav", "buy"))
@@ -91,3 +94,26 @@ class Home:
     )
     rerank = [ps.explore(0.01, first=5)]
     fallback = [ps.popular(by="country", window="1d", k=50), ps.popular(window="1d", k=50, name="popular_all")]
+
+
+@app.view(on=Action, by=("query", "item"))
+class Match:
+    """What came of an item before, after the same words."""
+
+    clicks = ps.count()
+    buys = ps.count(where=BUY)
+
+
+TEXTS = {"name": 4, "category": 2, "brand": 1}
+
+
+@app.decision("search", by="user", budget="50ms", context=["query"])
+class Search:
+    candidates = [ps.lexical("query", fields=TEXTS, k=150), ps.semantic("query", fields=TEXTS, k=50)]
+    rank = ps.LambdaRank(
+        goal=(col("kind") == "view") & col("query").is_not_null(),
+        trees=60,
+        most_labels=1_500,
+    )
+    rerank = [ps.explore(0.01, first=5)]
+    fallback = [ps.popular(window="1d", k=50, name="popular_all")]
