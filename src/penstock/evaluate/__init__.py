@@ -3,7 +3,18 @@
 from penstock.evaluate.checks import EvaluationError
 from penstock.evaluate.classification import average_precision, drawn_by_group, roc_auc
 from penstock.evaluate.compare import Candidate, binned, compare
-from penstock.evaluate.intervals import Interval, bootstrap, paired
+from penstock.evaluate.graded import (
+    Ranked,
+    average_precision_at,
+    dcg_at,
+    ips_ndcg,
+    ndcg_at,
+    precision_at,
+    recall_at,
+    reciprocal_rank_at,
+    sampled_rank_of_positive,
+)
+from penstock.evaluate.intervals import Interval, bootstrap, false_discovery, p_value, paired
 from penstock.evaluate.layout import Comparison, Report
 from penstock.evaluate.ranking import coverage, hit_rate, mrr, ndcg, rank_in_list, rank_of_positive, recall_at_k
 from penstock.evaluate.report import render, write_report
@@ -14,22 +25,33 @@ __all__ = [
     "Comparison",
     "EvaluationError",
     "Interval",
+    "Ranked",
     "Report",
     "average_precision",
+    "average_precision_at",
     "binned",
     "bootstrap",
     "compare",
     "coverage",
+    "dcg_at",
     "drawn_by_group",
+    "false_discovery",
     "hit_rate",
+    "ips_ndcg",
     "mrr",
     "ndcg",
+    "ndcg_at",
+    "p_value",
     "paired",
+    "precision_at",
     "rank_in_list",
     "rank_of_positive",
+    "recall_at",
     "recall_at_k",
+    "reciprocal_rank_at",
     "render",
     "render_verdict",
     "roc_auc",
+    "sampled_rank_of_positive",
     "write_report",
 ]

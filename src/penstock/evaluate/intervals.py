@@ -6,6 +6,8 @@ With few users (below about 30) percentile intervals are known to be somewhat to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +78,62 @@ def paired(
         return _interval(mean[0] - mean[1], drawn[:, 0] - drawn[:, 1], level)
     kept = drawn[drawn[:, 1] != 0]  # a resample in which b never hits has no ratio
     return _interval(mean[0] / mean[1] - 1, kept[:, 0] / kept[:, 1] - 1, level)
+
+
+def ratio(
+    part: Array, whole: Array, groups: Array, *, repeats: int = 500, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """sum(part) / sum(whole) of columns (n,) with its interval, resampling the users in `groups` (n,).
+
+    >>> ratio(np.array([1.0, 2.0]), np.array([2.0, 4.0]), np.array([7, 8])).mean
+    0.5
+    """
+    both = np.stack([part, whole], axis=1).astype(np.float64)
+    drawn = resampled_means(both, groups, repeats=repeats, seed=seed)
+    total = both.sum(0)
+    if total[1] == 0:
+        raise EvaluationError("a ratio is of something", got="a sum of 0", remedy="leave such data out")
+    kept = drawn[drawn[:, 1] != 0]
+    return _interval(float(total[0] / total[1]), kept[:, 0] / kept[:, 1], level)
+
+
+def p_value(
+    a: Array, b: Array, groups: Array, *, fewest: int = 30, repeats: int = 2_000, seed: int = 0
+) -> float | None:
+    """How surely mean(a) - mean(b) of columns (n,) differs from 0: a two-sided p-value of the bootstrap by user.
+
+    Twice the share of resamples in which the difference is 0 or on the other side (Davison and Hinkley, "Bootstrap
+    methods and their application", 1997, with their one added to numerator and denominator).
+
+    Args:
+        fewest: with fewer users than this there is none to trust, and the answer is None.
+    """
+    equal_lengths(a=a, b=b, groups=groups)
+    if len(np.unique(groups)) < fewest:
+        return None
+    both = (np.asarray(a, np.float64) - np.asarray(b, np.float64))[:, None]
+    drawn = resampled_means(both, groups, repeats=repeats, seed=seed)[:, 0]
+    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (repeats + 1))
+
+
+def false_discovery(p: Sequence[float | None]) -> list[float | None]:
+    """Benjamini and Hochberg's q-values, 1995: of all that are called at q ≤ 0.05, 5 % at most are wrong on average.
+
+    A value that is None was not tested, and stays None.
+
+    >>> false_discovery([0.01, None, 0.04, 0.5])
+    [0.03, None, 0.06, 0.5]
+    """
+    there = [i for i, one in enumerate(p) if one is not None]
+    tested = np.array([one for one in p if one is not None], np.float64)
+    order = np.argsort(tested, kind="stable")
+    scaled = tested[order] * len(tested) / np.arange(1, len(tested) + 1)
+    out: list[float | None] = [None] * len(p)
+    least = np.minimum.accumulate(scaled[::-1])[::-1]
+    for at, value in zip(order.tolist(), least.tolist(), strict=True):
+        out[there[at]] = min(1.0, value)
+    return out
 
 
 def resampled_means(values: Array, groups: Array, *, repeats: int = 500, seed: int = 0) -> NDArray[np.float64]:

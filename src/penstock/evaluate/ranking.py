@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.evaluate.checks import EvaluationError, equal_lengths
+from penstock.evaluate.checks import EvaluationError, at_least_one, equal_lengths
 from penstock.types import Array
 
 Ranks = NDArray[np.int64]
@@ -131,7 +131,7 @@ def recall_at_k(lists: Array, relevant: Array, k: int) -> NDArray[np.float64]:
     >>> recall_at_k(np.array([[1, 2, 3]]), np.array([[3, 1, 9, 9]]), 2).tolist()
     [0.3333333333333333]
     """
-    _at_least_one(k)
+    at_least_one(k)
     equal_lengths(lists=lists, relevant=relevant)
     ordered = np.sort(relevant, axis=1)
     counted = ordered != 0
@@ -158,7 +158,7 @@ def coverage(lists: Array, catalogue_size: int) -> float:
 
 
 def _within(ranks: Ranks, k: int) -> NDArray[np.bool_]:
-    _at_least_one(k)
+    at_least_one(k)
     equal_lengths(ranks=ranks)
     if ranks.dtype.kind not in "iu" or ranks.min() < 0:
         raise EvaluationError(
@@ -167,8 +167,3 @@ def _within(ranks: Ranks, k: int) -> NDArray[np.bool_]:
             remedy="compute ranks with rank_of_positive or rank_in_list",
         )
     return (ranks > 0) & (ranks <= k)
-
-
-def _at_least_one(k: int) -> None:
-    if k < 1:
-        raise EvaluationError("k is at least 1", got=str(k), remedy="cut the lists after one item or more")
