@@ -2,7 +2,7 @@
 
 from penstock.evaluate.checks import EvaluationError
 from penstock.evaluate.classification import average_precision, drawn_by_group, roc_auc
-from penstock.evaluate.compare import Candidate, binned, compare
+from penstock.evaluate.compare import Candidate, Goals, compare
 from penstock.evaluate.graded import (
     Ranked,
     average_precision_at,
@@ -16,14 +16,25 @@ from penstock.evaluate.graded import (
 )
 from penstock.evaluate.intervals import Interval, bootstrap, false_discovery, p_value, paired
 from penstock.evaluate.layout import Comparison, Report
-from penstock.evaluate.ranking import coverage, hit_rate, mrr, ndcg, rank_in_list, rank_of_positive, recall_at_k
+from penstock.evaluate.ranking import (
+    coverage,
+    goals_at,
+    hit_rate,
+    mrr,
+    ndcg,
+    rank_in_list,
+    rank_of_positive,
+    recall_at_k,
+)
 from penstock.evaluate.report import render, write_report
+from penstock.evaluate.slices import binned, query_type, tenths, top_values
 from penstock.evaluate.verdicts import render_verdict
 
 __all__ = [
     "Candidate",
     "Comparison",
     "EvaluationError",
+    "Goals",
     "Interval",
     "Ranked",
     "Report",
@@ -36,6 +47,7 @@ __all__ = [
     "dcg_at",
     "drawn_by_group",
     "false_discovery",
+    "goals_at",
     "hit_rate",
     "ips_ndcg",
     "mrr",
@@ -44,6 +56,7 @@ __all__ = [
     "p_value",
     "paired",
     "precision_at",
+    "query_type",
     "rank_in_list",
     "rank_of_positive",
     "recall_at",
@@ -53,5 +66,7 @@ __all__ = [
     "render_verdict",
     "roc_auc",
     "sampled_rank_of_positive",
+    "tenths",
+    "top_values",
     "write_report",
 ]

@@ -144,6 +144,26 @@ def recall_at_k(lists: Array, relevant: Array, k: int) -> NDArray[np.float64]:
     return np.where(total > 0, found / np.maximum(total, 1), np.nan)
 
 
+def goals_at(lists: Array, owner: Array, item: Array, k: int) -> NDArray[np.float64]:
+    """How many of the items on which the goal followed stand in each list's first k places; (n,) float64.
+
+    Of decisions that were asked for it is the goals a decision, such as purchases a search: unlike a rank of the next
+    item, it counts all that came of one list.
+
+    Args:
+        lists: (n, width) codes, best first, 0 pads.
+        owner, item: (m,) pairs of a list's place and a code; repeats count once.
+
+    >>> goals_at(np.array([[1, 2, 3], [4, 5, 6]]), np.array([0, 0, 0, 1]), np.array([2, 1, 1, 6]), 2).tolist()
+    [2.0, 0.0]
+    """
+    at_least_one(k)
+    pairs = np.unique(np.stack([np.asarray(owner, np.int64), np.asarray(item, np.int64)], axis=1), axis=0)
+    whose, wanted = pairs[:, 0], pairs[:, 1]
+    found = (lists[whose, :k] == wanted[:, None]).any(axis=1) & (wanted != 0)
+    return np.bincount(whose[found], minlength=len(lists)).astype(np.float64)
+
+
 def coverage(lists: Array, catalogue_size: int) -> float:
     """The share of the catalogue that appears in any of the lists, (n, k) codes where 0 pads.
 
