@@ -2,7 +2,7 @@
 
 from penstock.evaluate.checks import EvaluationError
 from penstock.evaluate.classification import average_precision, drawn_by_group, roc_auc
-from penstock.evaluate.compare import Candidate, Goals, compare
+from penstock.evaluate.compare import Candidate, Goals, compare, list_values
 from penstock.evaluate.graded import (
     Ranked,
     average_precision_at,
@@ -50,6 +50,7 @@ __all__ = [
     "goals_at",
     "hit_rate",
     "ips_ndcg",
+    "list_values",
     "mrr",
     "ndcg",
     "ndcg_at",

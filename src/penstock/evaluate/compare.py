@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -152,6 +152,11 @@ def _check(candidates: Sequence[Candidate], users: Array, slices: Mapping[str, A
     equal_lengths(users=users, **columns)
 
 
+def list_values(candidate: Candidate, metric: Metric, k: int, goals: Goals | None = None) -> Array:
+    """One metric of each of a candidate's lists, (n,) float64."""
+    return _values(candidate, goals, k)[:, _column(metric, goals)]
+
+
 def _values(candidate: Candidate, goals: Goals | None, k: int) -> Array:
     """The metrics of each list, (n, metrics)."""
     columns = [metric(candidate.ranks, k) for metric in _METRICS.values()]
@@ -189,10 +194,16 @@ def _changes(
     p = [p_value(mine[rows], other[rows], users[rows], seed=how["seed"]) for _, _, rows in parts]
     out = []
     for difference, one, q in zip(found, p, false_discovery(p), strict=True):
-        sure = q is not None and q <= SURE and difference.mean != 0
-        verdict = ("better" if difference.mean > 0 else "worse") if sure else "untested" if q is None else "unsure"
-        out.append(SliceChange(difference, one, q, verdict))
+        out.append(SliceChange(difference, one, q, _verdict(difference.mean, q)))
     return out
+
+
+def _verdict(difference: float, q: float | None) -> Literal["better", "worse", "unsure", "untested"]:
+    if q is None:
+        return "untested"
+    if q > SURE or difference == 0:
+        return "unsure"
+    return "better" if difference > 0 else "worse"
 
 
 def _slice(

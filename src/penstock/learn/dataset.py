@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +53,16 @@ class Dataset:
     groups: NDArray[np.int64]
     candidates: Sequence[Candidates]
 
+    def keep(self, which: NDArray[np.bool_]) -> Dataset:
+        """The same requests with only some of their rows, `which` (n,)."""
+        groups = np.bincount(self.owner[which], minlength=len(self.groups)).astype(np.int64)
+        edges = np.r_[0, np.cumsum(self.groups)]
+        candidates = [part.take(which[edges[i] : edges[i + 1]]) for i, part in enumerate(self.candidates)]
+        columns: dict[str, Any] = {
+            f.name: getattr(self, f.name)[which] for f in fields(self) if f.name not in ("groups", "candidates")
+        }
+        return Dataset(**columns, groups=groups, candidates=candidates)
+
 
 class Replay:
     """The log, opened for asking what was known at any offset."""
@@ -85,9 +97,18 @@ class Replay:
         now = np.maximum(rows.time[at], self._newest[at])
         return Labels(Asks(rows.fields[recipe.by][at], now, rows.offset[at], context), rows.fields[recipe.item][at])
 
-    def fit(self, before: int) -> dict[str, Index]:
-        """The indexes of the recipe's sources, learned from the events below an offset."""
-        return fit_indexes(self.recipe, self.rows, self.strings, before)
+    def fit(self, before: int, seconds: dict[str, float] | None = None) -> dict[str, Index]:
+        """The indexes of the recipe's sources, learned from the events below an offset.
+
+        Args:
+            seconds: gets by label what each source took.
+        """
+        return fit_indexes(self.recipe, self.rows, self.strings, before, seconds)
+
+    def until(self, offset: int) -> Replay:
+        """The log as it was when it held nothing from this offset on."""
+        stop = int(np.searchsorted(self.rows.offset, offset))
+        return type(self)(self.recipe, {self.recipe.stream: self.rows.take(slice(0, stop))}, self.strings)
 
     def read(self, asks: Asks) -> Read:
         """How views are read for these moments: as known at each one's offset."""
@@ -169,12 +190,33 @@ class Replay:
         """What each label's request would have found, without features."""
         return self._candidates(labels.asks, self._open(labels.asks), indexes, None)
 
+    def find_seconds(self, labels: Labels, indexes: Mapping[str, Index]) -> dict[str, float]:
+        """The median time in which each source finds its candidates for these labels, by label; "" is all, joined."""
+        spent: dict[str, list[float]] = {"": [], **{source.label: [] for source in self.recipe.sources}}
+
+        def time(query: Query) -> None:
+            for source in self.recipe.sources:
+                start = perf_counter()
+                source.find(query, indexes.get(source.label, {}))
+                spent[source.label].append(perf_counter() - start)
+            start = perf_counter()
+            retrieve(self.recipe, query, indexes)
+            spent[""].append(perf_counter() - start)
+
+        self._candidates(labels.asks, self._open(labels.asks), indexes, None, time)
+        return {label: float(np.median(seconds)) if seconds else 0.0 for label, seconds in spent.items()}
+
     def _open(self, asks: Asks) -> Requests:
         keys = {self.recipe.by: asks.key, **asks.context}
         return self.recipe.assembler.open(self.read(asks), keys, asks.now)
 
     def _candidates(
-        self, asks: Asks, opened: Requests, indexes: Mapping[str, Index], progress: Progress | None
+        self,
+        asks: Asks,
+        opened: Requests,
+        indexes: Mapping[str, Index],
+        progress: Progress | None,
+        watch: Callable[[Query], None] | None = None,
     ) -> list[Candidates]:
         lists = popularity_at(self.recipe, self.rows, self.strings, asks.known)
         found = []
@@ -182,6 +224,8 @@ class Replay:
             mine = opened.lists(i)
             query = Query(mine, popular_lists(self.recipe, mine, lists[i]))
             found.append(retrieve(self.recipe, query, indexes))
+            if watch:
+                watch(query)
             if progress and i % 100 == 99:
                 progress(i + 1, len(asks))
         return found
@@ -194,10 +238,12 @@ def _sample(
     if len(at):
         others = np.flatnonzero(~positive)
         at = np.sort(np.r_[at, random.permutation(others)[:negatives]])
-    return Candidates(found.items[at], found.scores[at], found.place[at]), positive[at]
+    return found.take(at), positive[at]
 
 
-def fit_indexes(recipe: Recipe, rows: Rows, strings: Strings, before: int) -> dict[str, Index]:
+def fit_indexes(
+    recipe: Recipe, rows: Rows, strings: Strings, before: int, seconds: dict[str, float] | None = None
+) -> dict[str, Index]:
     """Each source's index, from the events below offset `before` that its list feature counts."""
     past = rows.take(slice(0, int(np.searchsorted(rows.offset, before))))
     histories: dict[str, History] = {}
@@ -210,7 +256,13 @@ def fit_indexes(recipe: Recipe, rows: Rows, strings: Strings, before: int) -> di
             order = np.argsort(owner, kind="stable")
             values = inputs.values[at][order] if inputs is not None else np.zeros(0, np.uint32)
             histories[need] = History(owner[order], values, past.time[at][order], past.offset[at][order])
-    return {source.label: source.fit(histories) for source in recipe.sources}
+    out = {}
+    for source in recipe.sources:
+        start = perf_counter()
+        out[source.label] = source.fit(histories)
+        if seconds is not None:
+            seconds[source.label] = perf_counter() - start
+    return out
 
 
 def popularity_at(

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.clock import DAY, SECOND, duration
 from penstock.errors import ReleaseError
-from penstock.evaluate import Candidate, Comparison, binned, compare, render
+from penstock.evaluate import Candidate, Comparison, Goals, compare, list_values, render
 from penstock.learn import Dataset, Impressions, Labels, Model, Recipe, Replay, SourceOrder, Trees, fit_trees
 from penstock.releases.bundle import write
+from penstock.releases.leaks import leaks
+from penstock.releases.measures import goals_of, slices_of
+from penstock.releases.propensity import propensity
 from penstock.releases.run import Run, Step, Trained, iso
-from penstock.retrieve import Popular, SessionNeighbours
+from penstock.releases.study import Study
+from penstock.retrieve import Index, Popular, SessionNeighbours
 from penstock.types import Log, Progress
 
 K = 20
+_TIMED = 200
+"""Requests of which the time to find candidates is taken."""
+
+
+@dataclass
+class _Spent:
+    """Seconds by source: to learn its index, and to find the candidates of one request."""
+
+    fit: dict[str, float] = field(default_factory=dict)
+    find: dict[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -33,6 +48,7 @@ def train(
     log_id: str,
     shown: Impressions | None = None,
     until: int | None = None,
+    study: bool = False,
     step: Step | None = None,
 ) -> Trained:
     """Trains every ranker of one decision on the log and writes a release; promoting it is another step.
@@ -47,6 +63,7 @@ def train(
         folder: where releases are kept.
         app, log_id: named in the report and the manifest.
         shown: what decisions showed, for a ranker that learns from it.
+        study: whether to fit again with fewer labels, and without each view and source.
         step: told of each step, for progress bars.
     """
     run = Run(step or (lambda title: lambda done, total: None))
@@ -62,18 +79,25 @@ def train(
         trees = _fit(recipe, train_parts)
     fit_seconds = time.perf_counter() - start
     with run.timed("find candidates for validation") as progress:
-        valid, held = _part(replay, spans[-1], negatives=None, progress=progress)
+        spent = _Spent()
+        valid, held = _part(replay, spans[-1], negatives=None, progress=progress, spent=spent)
     with run.timed("compare rankers"):
-        comparison = _compare(replay, valid, held, trees, fit_seconds)
+        goals = goals_of(replay, valid)
+        comparison = _compare(replay, valid, held, trees, fit_seconds, spent, goals)
+    with run.timed("look for leaks"):
+        found = leaks(replay, valid, held)
+    studied = _study(replay, train_parts, valid, held, goals, run) if study else {}
     plain = _session_source(recipe)
     if comparison.chosen == plain.label and plain not in recipe.sources:
         # The baseline that was only compared wins: it becomes a source of what is released.
         recipe = replace(recipe, sources=(*recipe.sources, plain))
     chosen = next((i for i, source in enumerate(recipe.sources) if source.label == comparison.chosen), None)
-    model: Model = trees
-    if chosen is not None:
-        model = SourceOrder(chosen)
-    else:
+    model: Model = trees if chosen is None else SourceOrder(chosen)
+    # Where a baseline that was only compared won, the rows at hand are not of its candidates.
+    chances = (
+        propensity(model.score, held, valid.asks.key) if len(recipe.sources) == len(replay.recipe.sources) else None
+    )
+    if chosen is None:
         with run.timed("fit on the newest labels"):
             model = trees = _fit(recipe, [*train_parts[1:], *_examples(replay, spans[-1:], shown)])
     with run.timed("build the release's indexes"):
@@ -81,6 +105,10 @@ def train(
     report = _report(
         replay, comparison, trees, held, valid, sum(len(part.groups) for part in train_parts), run, app, until
     )
+    report |= {"leaks": [msgspec.to_builtins(leak) for leak in found], **studied}
+    if chances is not None:
+        bins = [msgspec.to_builtins(one) for one in chances.bins]
+        report |= {"calibration": bins, "calibration_error": chances.error}
     with run.timed("write the release"):
         release = write(
             folder,
@@ -91,6 +119,7 @@ def train(
             report=report,
             report_html=render(report),
             baseline=_baseline(replay.recipe, held),
+            propensity=None if chances is None else chances.map,
             warmup=[{"user": int(code)} for code in valid.asks.key[:20]],
             data={"log": log_id, "from": 0, "until": until, "newest": int(replay.rows.time.max())},
         )
@@ -159,7 +188,12 @@ def _examples(
 
 
 def _part(
-    replay: Replay, span: tuple[int, int], *, negatives: int | None, progress: Progress | None = None
+    replay: Replay,
+    span: tuple[int, int],
+    *,
+    negatives: int | None,
+    progress: Progress | None = None,
+    spent: _Spent | None = None,
 ) -> tuple[Labels, Dataset]:
     rank = replay.recipe.rank
     labels = replay.labels(*span)
@@ -167,7 +201,16 @@ def _part(
     seed = rank.seed + span[0] // SECOND
     drawn = np.sort(np.random.default_rng(seed).permutation(len(labels))[: rank.most_labels])
     labels = labels.take(drawn)
-    return labels, replay.build(labels, replay.fit(before), negatives=negatives, seed=seed, progress=progress)
+    indexes = replay.fit(before, None if spent is None else spent.fit)
+    if spent is not None:
+        spent.find = _find_seconds(replay, labels, indexes)
+    return labels, replay.build(labels, indexes, negatives=negatives, seed=seed, progress=progress)
+
+
+def _find_seconds(replay: Replay, labels: Labels, indexes: Mapping[str, Index]) -> dict[str, float]:
+    """The time to find candidates, of some of the labels."""
+    some = np.unique(np.linspace(0, len(labels) - 1, _TIMED).astype(np.int64))
+    return replay.find_seconds(labels.take(some), indexes)
 
 
 def _fit(recipe: Recipe, parts: Sequence[Dataset]) -> Trees:
@@ -190,32 +233,53 @@ def _fit(recipe: Recipe, parts: Sequence[Dataset]) -> Trees:
     return fit_trees(recipe.rank, rows, positive, groups, recipe.assembler.names)
 
 
-def _compare(replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_seconds: float) -> Comparison:
+def _compare(
+    replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_seconds: float, spent: _Spent, goals: Goals
+) -> Comparison:
     recipe = replay.recipe
     edges = np.r_[0, np.cumsum(held.groups)]
     candidates = []
     for i, source in enumerate(recipe.sources):
         if not isinstance(source, Popular) or source.by is None:
-            candidates.append(_judge(source.label, i + 1, SourceOrder(i), held, edges, 0.0, only=i))
+            one = _judge(source.label, i + 1, SourceOrder(i), held, edges, spent.fit[source.label], only=i)
+            candidates.append(replace(one, find_ms_p50=1e3 * spent.find[source.label]))
     if not any(isinstance(source, SessionNeighbours) for source in recipe.sources):
         candidates.append(_session_neighbours(replay, labels, len(recipe.sources) + 1))
-    candidates.append(_judge("lambdarank", len(recipe.sources) + 2, trees, held, edges, fit_seconds))
-    past = replay.rows.take(slice(0, int(np.searchsorted(replay.rows.offset, labels.asks.known[0]))))
-    slices = {
-        "user activity": binned(_counts(past.fields[recipe.by], labels.asks.key)),
-        "item popularity": binned(_counts(past.fields[recipe.item], labels.item)),
-    }
-    catalogue = len(np.unique(replay.rows.fields[recipe.item]))
+    # The trees need every source's candidates.
+    whole = _judge(
+        "lambdarank", len(recipe.sources) + 2, trees, held, edges, fit_seconds + sum(spent.fit.values())
+    )  # fmt: skip
+    candidates.append(replace(whole, find_ms_p50=1e3 * spent.find[""]))
     return compare(
         candidates,
         labels.asks.key,
-        slices,
+        slices_of(replay, labels),
         k=K,
         tolerance=recipe.rank.tolerance,
-        metric="mrr",
-        catalogue_size=catalogue,
+        metric=recipe.rank.metric,
+        catalogue_size=len(np.unique(replay.rows.fields[recipe.item])),
+        goals=goals,
         seed=recipe.rank.seed,
     )
+
+
+def _study(
+    replay: Replay, parts: Sequence[Dataset], labels: Labels, held: Dataset, goals: Goals, run: Run
+) -> dict[str, Any]:
+    """The learning curve and the ablations, as they stand in the report."""
+    recipe = replay.recipe
+
+    def judge(parts: Sequence[Dataset], held: Dataset) -> NDArray[np.float64]:
+        trees = _fit(recipe, parts)
+        found = _judge("lambdarank", 1, trees, held, np.r_[0, np.cumsum(held.groups)], 0.0)
+        return list_values(found, recipe.rank.metric, K, goals)
+
+    study = Study(recipe, parts, held, labels.asks.key, judge)
+    with run.timed("fit with fewer labels") as progress:
+        curve = study.learning_curve(progress)
+    with run.timed("fit without each part") as progress:
+        ablations = study.ablations(progress)
+    return {"learning_curve": msgspec.to_builtins(curve), "ablations": msgspec.to_builtins(ablations)}
 
 
 def _judge(
@@ -252,13 +316,15 @@ def _session_neighbours(replay: Replay, labels: Labels, complexity: int) -> Cand
     other = replay.of(replace(replay.recipe, sources=(source,)))
     index = other.fit(int(labels.asks.known[0]))
     fitted = time.perf_counter() - start
+    find = _find_seconds(other, labels, index)[""]
     held = other.candidates(labels, index)
     positive = np.concatenate([c.items == item for c, item in zip(held, labels.item, strict=True)])
     groups = np.array([len(c.items) for c in held], np.int64)
     data = Dataset(
         np.zeros((len(positive), 0), np.float32), np.repeat(np.arange(len(held)), groups), positive, groups, held
     )
-    return _judge(source.label, complexity, SourceOrder(0), data, np.r_[0, np.cumsum(groups)], fitted, only=0)
+    found = _judge(source.label, complexity, SourceOrder(0), data, np.r_[0, np.cumsum(groups)], fitted, only=0)
+    return replace(found, find_ms_p50=1e3 * find)
 
 
 def _session_source(recipe: Recipe) -> SessionNeighbours:
@@ -266,14 +332,6 @@ def _session_source(recipe: Recipe) -> SessionNeighbours:
     own = [source for source in recipe.sources if isinstance(source, SessionNeighbours)]
     needs = [need for source in recipe.sources for need in source.needs() if need in recipe.lists]
     return own[0] if own else SessionNeighbours(needs[0] if needs else "recent")
-
-
-def _counts(codes: NDArray[np.uint32], asked: NDArray[np.uint32]) -> NDArray[np.int64]:
-    known, counts = np.unique(codes, return_counts=True)
-    if not len(known):
-        return np.zeros(len(asked), np.int64)
-    at = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-    return np.where(known[at] == asked, counts[at], 0)
 
 
 def _defaults(replay: Replay) -> NDArray[np.uint32]:
