@@ -18,7 +18,7 @@ from penstock.app import App, load
 from penstock.engines.opening import local_spark
 from penstock.errors import MappingError, NotFoundError, PenstockError, RequestError
 from penstock.events import Event, Mapping, ingest_file
-from penstock.printing import Printer
+from penstock.printing import Printer, compared
 from penstock.releases import Bundle, Registry, read
 from penstock.serve.decisions import DECISIONS, logged
 from penstock.serve.lock import HomeLock
@@ -140,19 +140,23 @@ def ingest(
         say({"files": out, "end": log.end}, f"the log holds {log.end:,} events", json)
 
 
-def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, json: bool) -> None:
+def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, study: bool, json: bool) -> None:
     system = open_app(app, home)
     existing(home)
-    begin, end = steps(Printer(json))
+    printer = Printer(json)
+    begin, end = steps(printer)
     try:
-        trained = system.train(decision, promote=promote, step=begin)
+        trained = system.train(decision, promote=promote, study=study, step=begin)
     finally:
         end()
+    printer.comparison(trained.report)
     report = system.home / "releases" / trained.release / "report.html"
     text = (
         f"{trained.report['reason']}\nrelease {trained.release}{', now champion' if promote else ''}\nreport {report}"
     )
-    say({"release": trained.release, "chosen": trained.chosen, "report": str(report), "promoted": promote}, text, json)
+    result = {"release": trained.release, "chosen": trained.chosen, "report": str(report), "promoted": promote}
+    result |= {"candidates": compared(trained.report), "leaks": trained.report.get("leaks", [])}
+    say(result, text, json)
 
 
 def serve(

@@ -138,6 +138,7 @@ def _train(system: App, printer: Printer) -> dict[str, Any]:
     finally:
         end()
     folder = system.home / "releases" / trained.release
+    printer.comparison(trained.report)
     printer.line(trained.report["reason"])
     printer.line(f"release {trained.release}, report {folder / 'report.html'}")
     return {

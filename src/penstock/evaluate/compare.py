@@ -77,7 +77,7 @@ def compare(
     """Measures every candidate, overall and by slice, and picks the simplest one close enough to the best.
 
     In every slice the one chosen is held against the best of the others (the rival): the difference on `metric`, pair
-    by pair, with a bootstrap p-value, and q-values that bound the false discoveries over all slices.
+    by pair, with a p-value, and q-values that bound the false discoveries over all slices.
 
     Args:
         users: (n,) the user of each decision; intervals resample users.

@@ -100,21 +100,28 @@ def ratio(
 def p_value(
     a: Array, b: Array, groups: Array, *, fewest: int = 30, repeats: int = 2_000, seed: int = 0
 ) -> float | None:
-    """How surely mean(a) - mean(b) of columns (n,) differs from 0: a two-sided p-value of the bootstrap by user.
+    """How surely mean(a) - mean(b) of columns (n,) differs from 0: a two-sided randomisation test by user.
 
-    Twice the share of resamples in which the difference is 0 or on the other side (Davison and Hinkley, "Bootstrap
-    methods and their application", 1997, with their one added to numerator and denominator).
+    If the two candidates are alike, either could have had any user's values; in each repeat the two change places for
+    a random half of the users, and p is the share of repeats whose difference is as large (Smucker, Allan and
+    Carterette, "A comparison of statistical significance tests for information retrieval evaluation", CIKM 2007). It
+    is not too small with few users either, where the bootstrap's is; one is added to numerator and denominator.
 
     Args:
-        fewest: with fewer users than this there is none to trust, and the answer is None.
+        fewest: with fewer users than this nothing is tested, and the answer is None.
     """
     equal_lengths(a=a, b=b, groups=groups)
-    if len(np.unique(groups)) < fewest:
+    names, user = np.unique(groups, return_inverse=True)
+    if len(names) < fewest:
         return None
-    both = (np.asarray(a, np.float64) - np.asarray(b, np.float64))[:, None]
-    drawn = resampled_means(both, groups, repeats=repeats, seed=seed)[:, 0]
-    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    return min(1.0, 2 * (tail + 1) / (repeats + 1))
+    sums = np.bincount(user, weights=np.asarray(a, np.float64) - np.asarray(b, np.float64))
+    rng = np.random.default_rng(seed)
+    least = abs(float(sums.sum())) * (1 - 1e-12)  # sums in another order differ in the last bits
+    step, as_large = max(1, _CHUNK // len(names)), 0
+    for done in range(0, repeats, step):
+        signs = 2.0 * rng.integers(0, 2, (min(step, repeats - done), len(names)), np.int8) - 1.0
+        as_large += int((np.abs(signs @ sums) >= least).sum())
+    return (as_large + 1) / (repeats + 1)
 
 
 def false_discovery(p: Sequence[float | None]) -> list[float | None]:
