@@ -19,9 +19,11 @@ Score = Callable[[NDArray[np.float32], Candidates], NDArray[np.float64]]
 
 @dataclass(frozen=True, eq=False)
 class Propensity:
-    """A map from scores to chances, and how it did on rows that it was not fitted on."""
+    """A map from scores to chances, and how it did on rows that it was not fitted on: their `chance` (rows,), by the
+    map of the other half of users, in bins, and the expected calibration error."""
 
     map: Isotonic
+    chance: NDArray[np.float64]
     bins: list[CalibrationBin]
     error: float
 
@@ -48,4 +50,4 @@ def propensity(score: Score, held: Dataset, users: Array, seed: int = 0) -> Prop
         return None
     chance = np.where(half, maps[1].of(scores), maps[0].of(scores))
     bins = calibration_bins(chance, held.positive)
-    return Propensity(Isotonic.fit(scores, held.positive), bins, calibration_error(bins))
+    return Propensity(Isotonic.fit(scores, held.positive), chance, bins, calibration_error(bins))
