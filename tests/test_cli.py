@@ -131,7 +131,7 @@ def test_training_prints_its_candidates_simplest_first(shop: Path) -> None:
     done = cli("train", "--no-promote", "--app", shop / "small.py", "--home", shop / "home")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    head = next(i for i, line in enumerate(lines) if line.startswith("candidate, simplest first"))
+    head = next(i for i, line in enumerate(lines) if line.startswith("simplest first"))
     rows = lines[head + 1 : head + 6]
     names = [row[2:].split()[0] for row in rows]
     assert names == ["seen", "covisits", "popular_1d", "session_neighbours", "lambdarank"]

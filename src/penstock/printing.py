@@ -111,9 +111,10 @@ class Printer:
         metric = report["metric"]
         title = f"{_METRICS.get(metric, metric)}@{report['k']}" if "k" in report else _METRICS.get(metric, metric)
         table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("candidate, simplest first")
-        for name in (title, "95 % interval", "against the best", "trained in", "answers in, p50"):
-            table.add_column(name, justify="right")
+        # Short enough for 80 characters, which is what a pipe gets.
+        table.add_column("simplest first", no_wrap=True)
+        for name in (title, "95 % interval", "to best", "trained in", "answer p50"):
+            table.add_column(name, justify="right", no_wrap=True)
         for row in compared(report):
             change = "" if row["change"] is None else f"{row['change']:+z.1%}" if row["change"] else "best"
             bounds = "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
