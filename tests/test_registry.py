@@ -75,7 +75,7 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("ranker", "lambda_rank"): ps.LambdaRank(
         goal=BUYS, request={"type": col("A.b"), "kind": ps.request(col("now").dt.hour()), "expr": col("c")}, trees=7,
         leaves=5, learning_rate=0.05, min_leaf=3, negatives=9, examples="shown", window="2d", labels="5d", valid="2d",
-        most_labels=70, tolerance=0.1, seed=5,
+        most_labels=70, tolerance=0.1, seed=5, metric="goals",
     ),
     ("request", "request"): ps.request(col("now").dt.hour()),
     ("rule", "block"): ps.block("a", "b", field="brand"),

@@ -97,13 +97,16 @@ class Replay:
         now = np.maximum(rows.time[at], self._newest[at])
         return Labels(Asks(rows.fields[recipe.by][at], now, rows.offset[at], context), rows.fields[recipe.item][at])
 
-    def fit(self, before: int, seconds: dict[str, float] | None = None) -> dict[str, Index]:
+    def fit(
+        self, before: int, seconds: dict[str, float] | None = None, kept: Mapping[str, Index] | None = None
+    ) -> dict[str, Index]:
         """The indexes of the recipe's sources, learned from the events below an offset.
 
         Args:
             seconds: gets by label what each source took.
+            kept: by label, indexes to take as they are.
         """
-        return fit_indexes(self.recipe, self.rows, self.strings, before, seconds)
+        return fit_indexes(self.recipe, self.rows, self.strings, before, seconds, kept or {})
 
     def until(self, offset: int) -> Replay:
         """The log as it was when it held nothing from this offset on."""
@@ -242,7 +245,12 @@ def _sample(
 
 
 def fit_indexes(
-    recipe: Recipe, rows: Rows, strings: Strings, before: int, seconds: dict[str, float] | None = None
+    recipe: Recipe,
+    rows: Rows,
+    strings: Strings,
+    before: int,
+    seconds: dict[str, float] | None = None,
+    kept: Mapping[str, Index] | None = None,
 ) -> dict[str, Index]:
     """Each source's index, from the events below offset `before` that its list feature counts."""
     past = rows.take(slice(0, int(np.searchsorted(rows.offset, before))))
@@ -256,8 +264,10 @@ def fit_indexes(
             order = np.argsort(owner, kind="stable")
             values = inputs.values[at][order] if inputs is not None else np.zeros(0, np.uint32)
             histories[need] = History(owner[order], values, past.time[at][order], past.offset[at][order])
-    out = {}
+    out = dict(kept or {})
     for source in recipe.sources:
+        if source.label in out:
+            continue
         start = perf_counter()
         out[source.label] = source.fit(histories)
         if seconds is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from penstock.evaluate.layout import Leak
 from penstock.evaluate.leakage import auc_within_lists
 from penstock.learn import Dataset, Labels, Replay
+from penstock.retrieve import Index
 
 ALONE = 0.98
 """A column that alone has a higher AUC within lists is told."""
@@ -17,7 +19,7 @@ _FEWEST = 30
 _REQUESTS = 40
 
 
-def leaks(replay: Replay, labels: Labels, held: Dataset) -> list[Leak]:
+def leaks(replay: Replay, labels: Labels, held: Dataset, kept: Mapping[str, Index] | None = None) -> list[Leak]:
     """What should be looked at before any figure is believed.
 
     Two checks. A column that by itself ranks the item that came next above nearly all others knows it, as one does that
@@ -28,8 +30,9 @@ def leaks(replay: Replay, labels: Labels, held: Dataset) -> list[Leak]:
         replay: the log.
         labels: the held-out decisions.
         held: all their candidates.
+        kept: by label, indexes of sources that take too long to be fitted again; how they learn is not looked at.
     """
-    return [*alone(held, replay.recipe.assembler.names), *changing(replay, labels)]
+    return [*alone(held, replay.recipe.assembler.names), *changing(replay, labels, kept)]
 
 
 def alone(held: Dataset, names: tuple[str, ...], threshold: float = ALONE) -> list[Leak]:
@@ -43,7 +46,9 @@ def alone(held: Dataset, names: tuple[str, ...], threshold: float = ALONE) -> li
     return [Leak(names[at], "alone", float(strength[at])) for at in np.flatnonzero(strength > threshold).tolist()]
 
 
-def changing(replay: Replay, labels: Labels, requests: int = _REQUESTS) -> list[Leak]:
+def changing(
+    replay: Replay, labels: Labels, kept: Mapping[str, Index] | None = None, requests: int = _REQUESTS
+) -> list[Leak]:
     """Columns and sources that give another answer of one moment when the log has no later event.
 
     Some of the labels' shoppers are asked for at the moment of the label in the middle, once over the whole log and
@@ -56,7 +61,7 @@ def changing(replay: Replay, labels: Labels, requests: int = _REQUESTS) -> list[
     drawn = labels.take(np.unique(np.linspace(0, len(labels) - 1, requests).astype(np.int64)))
     asks = replace(drawn.asks, now=np.full(len(drawn), now), known=np.full(len(drawn), known))
     moment = replace(drawn, asks=asks)
-    whole, then = (one.build(moment, one.fit(known)) for one in (replay, replay.until(known)))
+    whole, then = (one.build(moment, one.fit(known, kept=kept)) for one in (replay, replay.until(known)))
     sources, pairs = _aligned(whole, then)
     names = [source.label for source in replay.recipe.sources]
     found = [Leak(names[at], "changes", share) for at, share in sources]

@@ -29,14 +29,22 @@ from penstock.types import Log, Progress
 K = 20
 _TIMED = 200
 """Requests of which the time to find candidates is taken."""
+_QUICK = 5.0
+"""A source that takes more seconds to fit than this is not fitted again to look for leaks."""
 
 
 @dataclass
 class _Spent:
-    """Seconds by source: to learn its index, and to find the candidates of one request."""
+    """Seconds by source: to learn its index, and to find the candidates of one request; and the indexes."""
 
     fit: dict[str, float] = field(default_factory=dict)
     find: dict[str, float] = field(default_factory=dict)
+    indexes: Mapping[str, Index] = field(default_factory=dict)
+
+    @property
+    def slow(self) -> dict[str, Index]:
+        """The indexes that took long."""
+        return {label: self.indexes[label] for label, seconds in self.fit.items() if seconds > _QUICK}
 
 
 def train(
@@ -85,7 +93,7 @@ def train(
         goals = goals_of(replay, valid)
         comparison = _compare(replay, valid, held, trees, fit_seconds, spent, goals)
     with run.timed("look for leaks"):
-        found = leaks(replay, valid, held)
+        found = leaks(replay, valid, held, spent.slow)
     studied = _study(replay, train_parts, valid, held, goals, run) if study else {}
     plain = _session_source(recipe)
     if comparison.chosen == plain.label and plain not in recipe.sources:
@@ -105,6 +113,7 @@ def train(
     report = _report(
         replay, comparison, trees, held, valid, sum(len(part.groups) for part in train_parts), run, app, until
     )
+    report["notes"] += [f"How {label} learns was not looked at for leaks: it takes long." for label in spent.slow]
     report |= {"leaks": [msgspec.to_builtins(leak) for leak in found], **studied}
     if chances is not None:
         bins = [msgspec.to_builtins(one) for one in chances.bins]
@@ -203,7 +212,7 @@ def _part(
     labels = labels.take(drawn)
     indexes = replay.fit(before, None if spent is None else spent.fit)
     if spent is not None:
-        spent.find = _find_seconds(replay, labels, indexes)
+        spent.indexes, spent.find = indexes, _find_seconds(replay, labels, indexes)
     return labels, replay.build(labels, indexes, negatives=negatives, seed=seed, progress=progress)
 
 
