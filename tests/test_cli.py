@@ -118,7 +118,25 @@ def test_json_is_one_object_at_the_end(shop: Path) -> None:
     trained = last_object(cli("train", "--no-promote", *with_app).stdout)
     assert trained["promoted"] is False
     assert Path(trained["report"]).is_file()
+    assert trained["leaks"] == []
+    assert [row["name"] for row in trained["candidates"] if row["chosen"]] == [trained["chosen"]]
+    for row in trained["candidates"]:
+        assert row["low"] <= row["mean"] <= row["high"]
+        assert row["answer_ms_p50"] > 0
     assert last_object(cli("audit", *with_app).stdout)["audit_mismatches"] == 0
+
+
+def test_training_prints_its_candidates_simplest_first(shop: Path) -> None:
+    """Each with its figure, what it took to train and to answer; the chosen one is marked."""
+    done = cli("train", "--no-promote", "--app", shop / "small.py", "--home", shop / "home")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("simplest first"))
+    rows = lines[head + 1 : head + 6]
+    names = [row[2:].split()[0] for row in rows]
+    assert names == ["seen", "covisits", "popular_1d", "session_neighbours", "lambdarank"]
+    assert [row.startswith("* ") for row in rows].count(True) == 1
+    assert all(row.rstrip().endswith(" ms") and " s " in row for row in rows)
 
 
 def test_ingest_reads_a_file_and_lists_what_it_refused(tmp_path: Path) -> None:

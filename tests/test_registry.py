@@ -95,6 +95,7 @@ SAMPLES: dict[tuple[str, str], Any] = {
         goal=BUYS, request={"type": col("A.b"), "kind": ps.request(col("now").dt.hour()), "expr": col("c")}, trees=7,
         leaves=5, learning_rate=0.05, min_leaf=3, negatives=9, examples="shown", window="2d", labels="5d", valid="2d",
         most_labels=70, tolerance=0.1, seed=5, position_bias="harvest", most_weight=9.0,
+        metric="goals",
     ),
     ("ranking_loss", "lambda_pairwise"): LambdaPairwise(top=5, others="all", normalised=True),
     ("ranking_loss", "list_softmax"): ListSoftmax(),

@@ -13,23 +13,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.evaluate import Candidate, EvaluationError, binned, compare, render, write_report
+from penstock.evaluate import Candidate, EvaluationError, Goals, binned, compare, render, write_report
 from penstock.evaluate.plots import Bar, bars, histogram, line, ticks
 
 HOSTILE = "<script>alert(1)</script> & \"quoted\" 'too'"
-NAMES = {"name", "chosen", "best", "metric", "slice"}
+NAMES = {"name", "chosen", "best", "rival", "metric", "slice"}
+WORDS = {"verdict", "check"}
+"""Facts that are one of a few words."""
 
 
 def sample() -> dict[str, Any]:
     rng = np.random.default_rng(7)
     users, popular = rng.integers(0, 40, 400), rng.integers(0, 300, 400)
     candidates = [
-        Candidate("popular", 0, rng.integers(0, 90, 400), 0.25, 0.0125, rng.integers(1, 9, (400, 20))),
-        Candidate("co-visits", 2, rng.integers(0, 45, 400), 2.5, 0.375, rng.integers(1, 60, (400, 20))),
-        Candidate("lambdarank", 5, rng.integers(0, 30, 400), 41.5, 1.75, rng.integers(1, 80, (400, 20))),
+        Candidate("popular", 0, rng.integers(0, 90, 400), 0.25, 0.0125, rng.integers(1, 9, (400, 20)), 0.5),
+        Candidate("co-visits", 2, rng.integers(0, 45, 400), 2.5, 0.375, rng.integers(1, 60, (400, 20)), 0.75),
+        Candidate("lambdarank", 5, rng.integers(0, 30, 400), 41.5, 1.75, rng.integers(1, 80, (400, 20)), 2.25),
     ]
     slices = {"user activity": binned(np.bincount(users)[users], (9, 11)), "item popularity": binned(popular)}
-    return compare(candidates, users, slices, catalogue_size=100).as_dict() | {
+    goals = Goals(rng.integers(0, 400, 900), rng.integers(1, 80, 900))
+    return compare(candidates, users, slices, catalogue_size=100, goals=goals).as_dict() | {
         "app": "shop",
         "decision": "home",
         "goal": "buy within 30min",
@@ -51,8 +54,19 @@ def sample() -> dict[str, Any]:
             {"name": f"Shopper.f{i}", "importance": 900.5 / (i + 1), "missing_share": i / 50} for i in range(25)
         ],
         "timings": [{"step": "read the log", "seconds": 3.5}, {"step": "fit", "seconds": 47.25}],
-        "learning_curve": [{"rows": 10_000 * 2**i, "value": 0.19 + 0.01 * i} for i in range(4)],
+        "learning_curve": [
+            {"rows": 10_000 * 2**i, "value": 0.19 + 0.01 * i, "low": 0.1, "high": 0.3} for i in range(4)
+        ],
         "calibration": [{"predicted": x, "observed": 0.9 * x, "rows": 123 + i} for i, x in enumerate((0.1, 0.3, 0.6))],
+        "calibration_error": 0.0375,
+        "ablations": [
+            {"without": name, "value": 0.15 - 0.01 * i, "change": {"mean": -0.1 - i / 9, "low": -0.3, "high": -0.02}}
+            for i, name in enumerate(("view Shopper", "source covisits"))
+        ],
+        "leaks": [
+            {"name": "Item.sold", "check": "alone", "figure": 0.9925},
+            {"name": "Item.later", "check": "changes", "figure": 0.25},
+        ],
         "notes": ["The last day is held out."],
     }
 
@@ -91,7 +105,7 @@ def text_of(html: str) -> str:
 def test_no_fact_of_the_json_can_change_without_the_text_of_the_page_changing(report):
     shown = text_of(render(report))
     for path, value in leaves(report):
-        if path[-1] in (*NAMES, "k") or value is None:
+        if path[-1] in (*NAMES, *WORDS, "k") or value is None:
             continue
         other = f"{value}!" if isinstance(value, str) else value + 7 if isinstance(value, int) else value * 1.3 + 0.011
         assert text_of(render(changed(report, path, other))) != shown, path
@@ -108,7 +122,7 @@ def test_no_text_of_the_report_becomes_markup(report):
     plain = json.loads(json.dumps(report).replace("lambdarank", "RANKER").replace("user activity", "SLICE"))
     hostile = plain
     for path, value in leaves(plain):
-        if isinstance(value, str) and path[-1] not in NAMES:
+        if isinstance(value, str) and path[-1] not in NAMES | WORDS:
             hostile = changed(hostile, path, HOSTILE)
     hostile["features"] = [{"name": HOSTILE, "importance": 1.0, "missing_share": 0.0}]
     quoted = json.dumps(HOSTILE)[1:-1]
@@ -126,7 +140,7 @@ def test_the_page_loads_nothing_and_runs_nothing(report):
 
 def test_every_chart_is_well_formed_and_says_in_words_what_it_shows(report):
     charts = re.findall(r"<svg.*?</svg>", render(report), flags=re.DOTALL)
-    assert len(charts) == 7
+    assert len(charts) == 8
     for chart in charts:
         root = ElementTree.fromstring(chart)
         assert root.get("role") == "img"
@@ -171,13 +185,18 @@ def test_a_report_that_cannot_be_rendered_leaves_the_old_one_in_place(report, tm
     assert json.loads((tmp_path / "report.json").read_text()) == report
 
 
+OPTIONAL = {"features", "learning_curve", "calibration", "calibration_error", "ablations", "leaks"}
+
+
 def test_the_optional_parts_can_be_left_out(report):
-    short = {key: value for key, value in report.items() if key not in ("features", "learning_curve", "calibration")}
+    short = {key: value for key, value in report.items() if key not in OPTIONAL}
     short |= {"slices": [], "timings": [], "notes": []}
     short["data"] = {key: value for key, value in report["data"].items() if "delay" not in key}
     shown = text_of(render(short))
     assert "Label delay" not in shown
     assert "Calibration" not in shown
+    assert "What each part adds" not in shown
+    assert "May know the future" not in shown
 
 
 @pytest.mark.parametrize(

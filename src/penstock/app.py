@@ -290,7 +290,13 @@ class App:
         return found
 
     def train(
-        self, decision: str | None = None, *, promote: bool = True, until: int | None = None, step: Step | None = None
+        self,
+        decision: str | None = None,
+        *,
+        promote: bool = True,
+        until: int | None = None,
+        study: bool = False,
+        step: Step | None = None,
     ) -> Trained:
         """Trains a decision's rankers on the log, writes a release and, by default, promotes it.
 
@@ -298,9 +304,14 @@ class App:
             decision: its name; the app's first without it.
             promote: whether the release takes charge at once.
             until: only events below this offset are learned from.
+            study: whether to fit a ranker again with fewer labels, and without each view and source, for the report.
             step: told of each step, for progress bars.
         """
         chosen = self._any(decision)
+        if study and isinstance(chosen, Verdict):
+            raise RequestError(
+                "a study is made of a ranker", got=f"the verdict {chosen.name}", remedy="leave --study out"
+            )
         log = self._runtime.log if self._runtime is not None else self.log()
         folder, names = self.home / "releases", {"app": self.name, "log_id": log.id}
         try:
@@ -321,7 +332,7 @@ class App:
                 shown = None
                 if chosen.recipe.rank.examples == "shown":
                     shown = impressions(logged(self.home / DECISIONS, chosen.name), chosen.recipe, log.strings)
-                trained = train(chosen.recipe, log, folder, **names, shown=shown, until=until, step=step)
+                trained = train(chosen.recipe, log, folder, **names, shown=shown, until=until, study=study, step=step)
         finally:
             if self._runtime is None:
                 log.close()

@@ -112,10 +112,13 @@ def train(
     home: Home = HOME,
     decision: Annotated[str | None, typer.Option(help="Which decision; all that the app has without it.")] = None,
     promote: Annotated[bool, typer.Option(help="Whether the release takes charge at once.")] = True,
+    study: Annotated[
+        bool, typer.Option("--study", help="Also fit with fewer labels, and without each view and source; slower.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Compare rankers on the log, write a release with its report, and promote it."""
-    commands.train(app=app, home=home, decision=decision, promote=promote, json=json)
+    commands.train(app=app, home=home, decision=decision, promote=promote, study=study, json=json)
 
 
 @cli.command()

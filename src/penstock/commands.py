@@ -18,7 +18,7 @@ from penstock.app import App, load
 from penstock.engines.opening import local_spark
 from penstock.errors import MappingError, NotFoundError, PenstockError, ReleaseError, RequestError
 from penstock.events import Event, Mapping, ingest_file
-from penstock.printing import Printer
+from penstock.printing import Printer, compared
 from penstock.releases import Bundle, Registry, read
 from penstock.serve.decisions import DECISIONS, DecisionLog, logged
 from penstock.serve.lock import HomeLock
@@ -140,7 +140,7 @@ def ingest(
         say({"files": out, "end": log.end}, f"the log holds {log.end:,} events", json)
 
 
-def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, json: bool) -> None:
+def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, study: bool, json: bool) -> None:
     system = open_app(app, home)
     existing(home)
     names: list[str | None] = [decision] if decision else [*system.decisions, *system.verdicts]
@@ -149,9 +149,10 @@ def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, 
     lines: list[str] = []
     refused: list[ReleaseError] = []
     for name in names:
-        begin, end = steps(Printer(json))
+        printer = Printer(json)
+        begin, end = steps(printer)
         try:
-            trained = system.train(name, promote=promote, step=begin)
+            trained = system.train(name, promote=promote, study=study, step=begin)
         except ReleaseError as error:
             refused.append(error)
             done[str(name)] = {"passed_over": str(error)}
@@ -159,11 +160,13 @@ def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, 
             continue
         finally:
             end()
+        printer.comparison(trained.report)
         report = system.home / "releases" / trained.release / "report.html"
         now = ", now champion" if promote else ""
         lines += [trained.report["reason"], f"release {trained.release} of {name}{now}", f"report {report}"]
         done[str(name)] = {
-            "release": trained.release, "chosen": trained.chosen, "report": str(report), "promoted": promote
+            "release": trained.release, "chosen": trained.chosen, "report": str(report), "promoted": promote,
+            "candidates": compared(trained.report), "leaks": trained.report.get("leaks", []),
         }  # fmt: skip
     if len(refused) == len(names):
         raise refused[0]

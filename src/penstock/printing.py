@@ -17,6 +17,7 @@ from rich.text import Text
 _BAR = 30
 _MARKS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "wrong": ("✗", "wrong", "red")}
 """By state: the mark, the same in ASCII, and its colour."""
+_METRICS = {"mrr": "MRR", "ndcg": "NDCG", "hit_rate": "hit rate", "goals": "goals a list", "ap": "average precision"}
 _ROWS = (("served", ""), ("popularity", "popular_"), ("co-visits", "covisit_"), ("most recent", "recent_"))
 
 
@@ -103,6 +104,29 @@ class Printer:
             self._console.file.flush()
             print(json.dumps(result, allow_nan=False), file=sys.stdout, flush=True)
 
+    def comparison(self, report: Mapping[str, Any]) -> None:
+        """The candidates of a training report, simplest first: what each earns, takes to train, and to answer.
+
+        The one chosen is set off. Columns that look as if they knew the future are warned of below.
+        """
+        metric = report["metric"]
+        title = f"{_METRICS.get(metric, metric)}@{report['k']}" if "k" in report else _METRICS.get(metric, metric)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        # Short enough for 80 characters, which is what a pipe gets.
+        table.add_column("simplest first", no_wrap=True)
+        for name in (title, "95 % interval", "to best", "trained in", "answer p50"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in compared(report):
+            change = "" if row["change"] is None else f"{row['change']:+z.1%}" if row["change"] else "best"
+            bounds = "" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
+            cost = f"{row['train_seconds']:.2f} s", f"{row['answer_ms_p50']:.2f} ms"
+            mark = "* " if row["chosen"] else "  "
+            style = "bold green" if row["chosen"] else ""
+            table.add_row(mark + row["name"], f"{row['mean']:.4f}", bounds, change, *cost, style=style)
+        self._console.print(table)
+        for leak in report.get("leaks", ()):
+            self.verdict("warn", "may know the future", *_told(leak))
+
     def _rates(self, result: Mapping[str, Any]) -> Table:
         rates = {title: (result.get(f"{key}hit_rate_20"), result.get(f"{key}mrr_20")) for title, key in _ROWS}
         best = max((rate for rate, _ in rates.values() if rate), default=1.0)
@@ -124,6 +148,38 @@ class Printer:
             return "#" * round(share * _BAR)
         full, eighths = divmod(round(share * _BAR * 8), 8)
         return "█" * full + " ▏▎▍▌▋▊▉"[eighths].strip()
+
+
+def compared(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A training report's candidates, simplest first: `name`, `chosen`, the deciding figure `metric` with `mean`,
+    `low` and `high`, its `change` relative to the best, `train_seconds`, and `answer_ms_p50`: to find candidates and
+    score them, or to score an event."""
+    rows = []
+    for row in sorted(report["candidates"], key=lambda row: row.get("complexity", 0)):
+        figure = row["scores"][report["metric"]]
+        change = (row.get("change") or {}).get("mean")
+        answer = row["score_ms"] if "score_ms" in row else row["score_ms_p50"] + row.get("find_ms_p50", 0.0)
+        rows.append(
+            {
+                "name": row["name"], "chosen": row["name"] == report["chosen"], "metric": report["metric"],
+                "mean": figure["mean"], "low": figure["low"], "high": figure["high"], "change": change,
+                "train_seconds": row["train_seconds"], "answer_ms_p50": answer,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _told(leak: Mapping[str, Any]) -> tuple[str, str]:
+    """What is said of a column that may know the future, and the remedy."""
+    if leak["check"] == "alone":
+        return (
+            f"{leak['name']} alone ranks the item that came next above {leak['figure']:.1%} of the others",
+            "find out when its values are written; leave the column out until it is clear",
+        )
+    return (
+        f"{leak['figure']:.1%} of the values of {leak['name']} change when later events are taken away",
+        "see what it reads beside the events that it is given",
+    )
 
 
 def _lines(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -157,6 +157,7 @@ def _train(system: App, name: str, printer: Printer) -> dict[str, Any]:
     finally:
         end()
     folder = system.home / "releases" / trained.release
+    printer.comparison(trained.report)
     printer.line(trained.report["reason"])
     printer.line(f"release {trained.release}, report {folder / 'report.html'}")
     told = {

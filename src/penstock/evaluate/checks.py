@@ -19,3 +19,10 @@ def equal_lengths(**columns: Array) -> None:
             got=", ".join(f"{name}: {size}" for name, size in sizes.items()),
             remedy="pass columns of the same, non-zero length",
         )
+
+
+def at_least_one(k: int) -> int:
+    """Refuses lists cut before their first item; gives k back."""
+    if k < 1:
+        raise EvaluationError("k is at least 1", got=str(k), remedy="cut the lists after one item or more")
+    return k

@@ -12,15 +12,17 @@ import msgspec
 
 from penstock.evaluate.intervals import Interval
 
-Metric = Literal["hit_rate", "ndcg", "mrr"]
+Metric = Literal["hit_rate", "ndcg", "mrr", "goals"]
 
 
 class Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The three metrics of one candidate, each cut after k places."""
+    """The metrics of one candidate, each cut after k places."""
 
     hit_rate: Interval
     ndcg: Interval
     mrr: Interval
+    goals: Interval | None = None
+    """How many of the items on which the goal followed each list holds, on average."""
 
 
 class CandidateResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,11 +37,24 @@ class CandidateResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     coverage: float | None
     train_seconds: float
     score_ms_p50: float
+    find_ms_p50: float = 0.0
 
 
 class SliceCandidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     scores: Scores
+
+
+class SliceChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The chosen candidate against the rival in one slice, on the deciding metric."""
+
+    difference: Interval
+    """Positive where the chosen one is better."""
+    p: float | None
+    """Of a two-sided test; none where there are too few users to test."""
+    q: float | None
+    """The least rate of false discoveries, over all slices, at which this one is called."""
+    verdict: Literal["better", "worse", "unsure", "untested"]
 
 
 class SliceResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,6 +65,7 @@ class SliceResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lists: int
     share: float
     candidates: list[SliceCandidate]
+    change: SliceChange | None = None
 
 
 class Comparison(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -68,6 +84,8 @@ class Comparison(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     slices: list[SliceResult]
     positions: list[int]
     """How many of the chosen candidate's hits stood at place 1 … k; (k,)."""
+    rival: str | None = None
+    """The best of the others, which the chosen one is held against in every slice."""
 
     def as_dict(self) -> dict[str, Any]:
         """The plain form, ready for JSON."""
@@ -106,10 +124,33 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CurvePoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The deciding metric after training on so many rows (or rounds)."""
+    """The deciding metric after training on so many rows (or rounds), with the bounds of its interval if known."""
 
     rows: int
     value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Ablation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the ranker has without one view or source."""
+
+    without: str
+    value: float
+    """The deciding metric."""
+    change: Interval
+    """Relative to the whole ranker, on the same decisions: -0.1 is 10 % worse."""
+
+
+class Leak(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A column that looks as if it knew the future."""
+
+    name: str
+    check: Literal["alone", "changes"]
+    """``alone``: it ranks the item that came next first by itself. ``changes``: values of the past change with what
+    happened later."""
+    figure: float
+    """``alone``: the AUC within lists; ``changes``: the share of values that differ."""
 
 
 class CalibrationBin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,4 +173,8 @@ class Report(Comparison, kw_only=True, frozen=True, forbid_unknown_fields=True):
     timings: list[Timing] = []
     learning_curve: list[CurvePoint] = []
     calibration: list[CalibrationBin] = []
+    calibration_error: float | None = None
+    """The mean distance of chance and share, over the rows of all bins."""
+    ablations: list[Ablation] = []
+    leaks: list[Leak] = []
     notes: list[str] = []

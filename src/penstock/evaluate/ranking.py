@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.evaluate.checks import EvaluationError, equal_lengths
+from penstock.evaluate.checks import EvaluationError, at_least_one, equal_lengths
 from penstock.types import Array
 
 Ranks = NDArray[np.int64]
@@ -131,7 +131,7 @@ def recall_at_k(lists: Array, relevant: Array, k: int) -> NDArray[np.float64]:
     >>> recall_at_k(np.array([[1, 2, 3]]), np.array([[3, 1, 9, 9]]), 2).tolist()
     [0.3333333333333333]
     """
-    _at_least_one(k)
+    at_least_one(k)
     equal_lengths(lists=lists, relevant=relevant)
     ordered = np.sort(relevant, axis=1)
     counted = ordered != 0
@@ -142,6 +142,26 @@ def recall_at_k(lists: Array, relevant: Array, k: int) -> NDArray[np.float64]:
         found += counted[:, column] & (top == ordered[:, column, None]).any(1)
     total = counted.sum(1)
     return np.where(total > 0, found / np.maximum(total, 1), np.nan)
+
+
+def goals_at(lists: Array, owner: Array, item: Array, k: int) -> NDArray[np.float64]:
+    """How many of the items on which the goal followed stand in each list's first k places; (n,) float64.
+
+    Of decisions that were asked for it is the goals a decision, such as purchases a search: unlike a rank of the next
+    item, it counts all that came of one list.
+
+    Args:
+        lists: (n, width) codes, best first, 0 pads.
+        owner, item: (m,) pairs of a list's place and a code; repeats count once.
+
+    >>> goals_at(np.array([[1, 2, 3], [4, 5, 6]]), np.array([0, 0, 0, 1]), np.array([2, 1, 1, 6]), 2).tolist()
+    [2.0, 0.0]
+    """
+    at_least_one(k)
+    pairs = np.unique(np.stack([np.asarray(owner, np.int64), np.asarray(item, np.int64)], axis=1), axis=0)
+    whose, wanted = pairs[:, 0], pairs[:, 1]
+    found = (lists[whose, :k] == wanted[:, None]).any(axis=1) & (wanted != 0)
+    return np.bincount(whose[found], minlength=len(lists)).astype(np.float64)
 
 
 def coverage(lists: Array, catalogue_size: int) -> float:
@@ -158,7 +178,7 @@ def coverage(lists: Array, catalogue_size: int) -> float:
 
 
 def _within(ranks: Ranks, k: int) -> NDArray[np.bool_]:
-    _at_least_one(k)
+    at_least_one(k)
     equal_lengths(ranks=ranks)
     if ranks.dtype.kind not in "iu" or ranks.min() < 0:
         raise EvaluationError(
@@ -167,8 +187,3 @@ def _within(ranks: Ranks, k: int) -> NDArray[np.bool_]:
             remedy="compute ranks with rank_of_positive or rank_in_list",
         )
     return (ranks > 0) & (ranks <= k)
-
-
-def _at_least_one(k: int) -> None:
-    if k < 1:
-        raise EvaluationError("k is at least 1", got=str(k), remedy="cut the lists after one item or more")

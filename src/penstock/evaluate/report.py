@@ -11,14 +11,19 @@ from typing import Any
 import msgspec
 
 from penstock.evaluate.checks import EvaluationError
-from penstock.evaluate.compare import METRIC_NAMES
+from penstock.evaluate.compare import METRIC_NAMES, SURE
 from penstock.evaluate.intervals import Interval
-from penstock.evaluate.layout import Report, Scores, SliceResult
+from penstock.evaluate.layout import Metric, Report, Scores, SliceChange, SliceResult
 from penstock.evaluate.markup import Markup, join, tag
 from penstock.evaluate.page import details, facts, page, section, table
 from penstock.evaluate.plots import Bar, bars, histogram, line, number
 
 _FEATURES_DRAWN = 20
+_MARKS = {"better": "▲ surely better", "worse": "▼ surely worse", "unsure": "unsure", "untested": "untested"}
+_LEAKS = {
+    "alone": "it alone ranks the item that came next first (AUC)",
+    "changes": "what it was changes with what happened later (values)",
+}
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -79,10 +84,12 @@ def _html(report: Report) -> str:
         tag("h1", f"{report.app}: decision {report.decision}"),
         tag("p", f"Training report, {report.created}. Goal: {report.goal}.", class_="soft"),
         _chosen(report),
-        _comparison(report),
-        _slices(report),
-        _cost(report),
     ]
+    if report.leaks:
+        parts.append(_leaks(report))
+    parts += [_comparison(report), _slices(report), _cost(report)]
+    if report.ablations:
+        parts.append(_ablations(report))
     if report.features:
         parts.append(_features(report))
     parts.append(_data(report))
@@ -96,7 +103,7 @@ def _html(report: Report) -> str:
 def _chosen(report: Report) -> Markup:
     row = next(row for row in report.candidates if row.name == report.chosen)
     figures = [
-        *[(f"{name}@{report.k}", _figure(getattr(row.scores, key).mean)) for key, name in METRIC_NAMES.items()],
+        *[(f"{METRIC_NAMES[key]}@{report.k}", _figure(getattr(row.scores, key).mean)) for key in _metrics(report)],
         (f"Coverage@{report.k}", _share(row.coverage)),
         ("Scoring a list, p50", f"{number(row.score_ms_p50)} ms"),
         ("Best candidate", report.best),
@@ -107,11 +114,11 @@ def _chosen(report: Report) -> Markup:
 
 def _comparison(report: Report) -> Markup:
     head = [
-        "Candidate", *[f"{name}@{report.k}" for name in METRIC_NAMES.values()], "Against the best",
+        "Candidate", *[f"{METRIC_NAMES[key]}@{report.k}" for key in _metrics(report)], "Against the best",
         f"Coverage@{report.k}", "Complexity",
     ]  # fmt: skip
     rows = [
-        [row.name, *_cells(row.scores), _change(row.change), _share(row.coverage), number(row.complexity)]
+        [row.name, *_cells(report, row.scores), _change(row.change), _share(row.coverage), number(row.complexity)]
         for row in report.candidates
     ]
     said = f"{METRIC_NAMES[report.metric]}@{report.k}"
@@ -142,7 +149,45 @@ def _slices(report: Report) -> Markup:
     names = dict.fromkeys(result.slice for result in report.slices)
     blocks = [_one_slice(report, name, [s for s in report.slices if s.slice == name]) for name in names]
     intro = tag("p", "The same decisions, split. A small slice has a wide interval: read it before the bar.")
-    return section("Slices", *([intro, *blocks] if blocks else [tag("p", "No slices were asked for.")]))
+    return section(
+        "Slices", *([intro, _surely(report), *blocks] if blocks else [tag("p", "No slices were asked for.")])
+    )
+
+
+def _surely(report: Report) -> Markup:
+    """Where the chosen candidate is better or worse than the rival beyond doubt."""
+    if report.rival is None:
+        return join()
+    rule = (
+        f"In each slice {report.chosen} is held against {report.rival}, the best of the others. Of all slices that are "
+        f"called better or worse (q at most {SURE:g}), {SURE:.0%} at most are so by chance, on average; those "
+        "of too few users are not tested."
+    )
+    parts = [tag("p", rule)]
+    for verdict in ("better", "worse"):
+        found = [f"{r.slice}: {r.value}" for r in report.slices if r.change and r.change.verdict == verdict]
+        parts.append(tag("p", f"{_MARKS[verdict]}: {'; '.join(found) or 'nowhere'}."))
+    return join(*parts)
+
+
+def _changes(report: Report, name: str, results: Sequence[SliceResult]) -> Markup:
+    rows = [[r.value, *_against(r.change)] for r in results if r.change is not None]
+    if not rows:
+        return join()
+    said = f"{report.chosen} against {report.rival} by {name}, {METRIC_NAMES[report.metric]}@{report.k}"
+    strong = [i for i, r in enumerate(results) if r.change and r.change.verdict in ("better", "worse")]
+    return table(said, [name.capitalize(), "Difference", "p", "q", "Verdict"], rows, strong)
+
+
+def _against(change: SliceChange) -> list[Markup]:
+    chances = [join("n/a" if value is None else f"{value:.3f}") for value in (change.p, change.q)]
+    return [_signed(change.difference), *chances, join(_MARKS[change.verdict])]
+
+
+def _signed(interval: Interval) -> Markup:
+    if interval.low is None or interval.high is None:
+        return join(f"{interval.mean:+z.4f}")
+    return join(f"{interval.mean:+z.4f}", tag("small", f"{interval.low:+z.4f} to {interval.high:+z.4f}"))
 
 
 def _one_slice(report: Report, name: str, results: Sequence[SliceResult]) -> Markup:
@@ -163,16 +208,21 @@ def _one_slice(report: Report, name: str, results: Sequence[SliceResult]) -> Mar
                 for r in results
             ],
         )
-        for key in sorted(METRIC_NAMES, key=lambda key: key != report.metric)
+        for key in sorted(_metrics(report), key=lambda key: key != report.metric)
     ]
     chart = bars(drawn, title=f"{said} of {report.chosen} by {name}", description=_spoken(drawn))
-    return join(tag("h3", f"By {name}"), chart, tables[0], details("The other metrics", *tables[1:]))
+    changes = _changes(report, name, results)
+    return join(tag("h3", f"By {name}"), chart, tables[0], changes, details("The other metrics", *tables[1:]))
 
 
 def _cost(report: Report) -> Markup:
-    rows = [[row.name, f"{number(row.train_seconds)} s", f"{number(row.score_ms_p50)} ms"] for row in report.candidates]
+    rows = [
+        [row.name, f"{number(row.train_seconds)} s", f"{number(row.find_ms_p50)} ms", f"{number(row.score_ms_p50)} ms"]
+        for row in report.candidates
+    ]
     strong = [i for i, row in enumerate(report.candidates) if row.name == report.chosen]
-    parts = [table("Cost of each candidate", ["Candidate", "Training", "Scoring a list, p50"], rows, strong)]
+    head = ["Candidate", "Training", "Finding candidates, p50", "Scoring a list, p50"]
+    parts = [table("Cost of each candidate", head, rows, strong)]
     if report.timings:
         total = sum(timing.seconds for timing in report.timings)
         steps = [[t.step, f"{number(t.seconds)} s", _share(t.seconds / (total or 1.0))] for t in report.timings]
@@ -185,9 +235,41 @@ def _cost(report: Report) -> Markup:
             points, title=f"Learning curve: {said} by training rows", description=f"From {first} to {last}.",
             x_label="training rows", y_label=said,
         )  # fmt: skip
-        listed = table("Learning curve", ["Rows", said], [[number(x), _figure(y)] for x, y in points])
+        listed = table(
+            "Learning curve",
+            ["Rows", said],
+            [[number(p.rows), _estimate(Interval(p.value, p.low, p.high))] for p in report.learning_curve],
+        )
         parts += [chart, details("The curve as a table", listed)]
     return section("Training cost and scoring latency", *parts)
+
+
+def _ablations(report: Report) -> Markup:
+    said = f"{METRIC_NAMES[report.metric]}@{report.k}"
+    drawn = [Bar(f"without {row.without}", row.value) for row in report.ablations]
+    rows = [[row.without, _figure(row.value), _change(row.change)] for row in report.ablations]
+    rule = (
+        "The ranker, fitted again without one view or one source: without a view its features are missing, without a "
+        "source the candidates that only it finds, too. Changes are relative to the whole ranker, decision by decision."
+    )
+    return section(
+        "What each part adds",
+        tag("p", rule),
+        bars(drawn, title=f"{said} without each part", description=_spoken(drawn)),
+        table("Ablations", ["Without", said, "Against the whole ranker"], rows),
+    )
+
+
+def _leaks(report: Report) -> Markup:
+    rows = [[leak.name, _LEAKS[leak.check], _share(leak.figure)] for leak in report.leaks]
+    rule = (
+        "These columns look as if they knew what came after the moment of decision. Until it is clear why, read no "
+        "figure below: a leak makes all of them too good."
+    )
+    return section(
+        "May know the future", tag("p", rule), table("Suspicious columns", ["Column", "Found by", "Figure"], rows),
+        kind="lead",
+    )  # fmt: skip
 
 
 def _features(report: Report) -> Markup:
@@ -230,7 +312,9 @@ def _calibration(report: Report) -> Markup:
     )  # fmt: skip
     rows = [[_figure(b.predicted), _figure(b.observed), number(b.rows)] for b in report.calibration]
     listed = table("Calibration", ["Predicted", "Observed", "Rows"], rows)
-    return section("Calibration", chart, details("The points as a table", listed))
+    error = report.calibration_error
+    parts = [] if error is None else [tag("p", f"Expected calibration error: {number(error)}.")]
+    return section("Calibration", *parts, chart, details("The points as a table", listed))
 
 
 def _bar(label: str, interval: Interval, strong: bool) -> Bar:
@@ -241,8 +325,13 @@ def _spoken(drawn: Sequence[Bar]) -> str:
     return "; ".join(f"{bar.label}: {number(bar.value)}" for bar in drawn) + "."
 
 
-def _cells(scores: Scores) -> list[Markup]:
-    return [_estimate(getattr(scores, key)) for key in METRIC_NAMES]
+def _metrics(report: Report) -> list[Metric]:
+    """The metrics that candidates were measured by."""
+    return [key for key in METRIC_NAMES if getattr(report.candidates[0].scores, key) is not None]
+
+
+def _cells(report: Report, scores: Scores) -> list[Markup]:
+    return [_estimate(getattr(scores, key)) for key in _metrics(report)]
 
 
 def _estimate(interval: Interval) -> Markup:

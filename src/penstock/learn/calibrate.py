@@ -94,15 +94,19 @@ class Isotonic:
     what is nearly always a convex curve.
 
     Args:
-        score: (points,) float64, ascending, from 0 to 1.
+        score: (points,) float64, ascending, from 0 to 1; anything, without `odds`.
         chance: (points,) float64, ascending, above 0 and below 1. Without a point, scores stay as they are.
+        odds: whether scores are chances themselves, and compared by their log-odds.
     """
 
     score: Floats
     chance: Floats
+    odds: bool = True
 
     @classmethod
-    def fit(cls, score: Floats, positive: NDArray[np.bool_], weight: Floats | None = None) -> Self:
+    def fit(
+        cls, score: Floats, positive: NDArray[np.bool_], weight: Floats | None = None, *, odds: bool = True
+    ) -> Self:
         """Rows are pooled until the share of positives rises from one block to the next; a point is a block's centre.
 
         A block of one kind alone is given half a row of the other, so that nothing is taken for certain. With fewer
@@ -110,7 +114,7 @@ class Isotonic:
         """
         score, positive, weights = _counted(score, positive, weight)
         if _few(positive):
-            return cls(np.zeros(0), np.zeros(0))
+            return cls(np.zeros(0), np.zeros(0), odds)
         order = np.argsort(score, kind="stable")
         score, positive, weights = score[order], positive[order], weights[order]
         starts = run_starts(score)
@@ -118,24 +122,27 @@ class Isotonic:
         starts = starts[pooled(for_it / whole, whole)]
         for_it, whole = np.add.reduceat(positive * weights, starts), np.add.reduceat(weights, starts)
         centre = np.add.reduceat(score * weights, starts) / whole
-        return cls(centre, _unsure(for_it, whole, weights[positive].mean() / 2, weights[~positive].mean() / 2))
+        halves = weights[positive].mean() / 2, weights[~positive].mean() / 2
+        return cls(centre, _unsure(for_it, whole, *halves), odds)
 
     def of(self, score: Floats) -> Floats:
         """See `Calibration`."""
         if not len(self.score):
             return np.asarray(score, np.float64)
-        return chance(np.interp(_log_odds(score), _log_odds(self.score), _log_odds(self.chance)))
+        asked, known = (_log_odds(part) if self.odds else part for part in (score, self.score))
+        return chance(np.interp(asked, known, _log_odds(self.chance)))
 
     def save(self) -> dict[str, Any]:
         """See `Calibration`."""
-        return {"score": self.score.tolist(), "chance": self.chance.tolist()}
+        return {"score": self.score.tolist(), "chance": self.chance.tolist(), "odds": self.odds}
 
 
 def load_calibration(saved: dict[str, Any]) -> Calibration:
     """The inverse of `Calibration.save`, to the last bit."""
     if "slope" in saved:
         return Line(float(saved["slope"]), float(saved["shift"]))
-    return Isotonic(np.array(saved["score"], np.float64), np.array(saved["chance"], np.float64))
+    score, height = (np.array(saved[name], np.float64) for name in ("score", "chance"))
+    return Isotonic(score, height, bool(saved.get("odds", True)))
 
 
 def calibrated(score: Floats, positive: NDArray[np.bool_], weight: Floats | None = None) -> tuple[Calibration, Floats]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +57,16 @@ class Dataset:
     gain: NDArray[np.float64]
     place: NDArray[np.int64]
 
+    def keep(self, which: NDArray[np.bool_]) -> Dataset:
+        """The same requests with only some of their rows, `which` (n,)."""
+        groups = np.bincount(self.owner[which], minlength=len(self.groups)).astype(np.int64)
+        edges = np.r_[0, np.cumsum(self.groups)]
+        candidates = [part.take(which[edges[i] : edges[i + 1]]) for i, part in enumerate(self.candidates)]
+        columns: dict[str, Any] = {
+            f.name: getattr(self, f.name)[which] for f in fields(self) if f.name not in ("groups", "candidates")
+        }
+        return Dataset(**columns, groups=groups, candidates=candidates)
+
 
 class Replay:
     """The log, opened for asking what was known at any offset."""
@@ -72,6 +84,7 @@ class Replay:
         self._batch = BatchEngine(rows, strings)
         self._newest = np.r_[0, np.maximum.accumulate(self.rows.time)] if len(self.rows) else np.zeros(1, np.int64)
         self._fitted: dict[int, dict[str, Index]] = {}
+        self._took: dict[str, float] = {}
 
     def of(self, recipe: Recipe) -> Replay:
         """The same log for another recipe on its stream."""
@@ -99,16 +112,37 @@ class Replay:
         asks = Asks(rows.fields[recipe.by][at], now, rows.offset[at], context, texts)
         return Labels(asks, rows.fields[recipe.item][at], worth)
 
-    def fit(self, before: int) -> dict[str, Index]:
-        """The indexes of the recipe's sources, learned from the events below an offset; kept, to go on from."""
+    def fit(
+        self, before: int, seconds: dict[str, float] | None = None, kept: Mapping[str, Index] | None = None
+    ) -> dict[str, Index]:
+        """The indexes of the recipe's sources, learned from the events below an offset; they are kept, to go on from.
+
+        Args:
+            seconds: gets by label what each source took, with what it went on from.
+            kept: by label, indexes to take as they are.
+        """
         known = self._fitted.setdefault(before, {})
+        known |= {label: index for label, index in (kept or {}).items() if label not in known}
         missing = [source for source in self.recipe.sources if source.label not in known]
         earlier: dict[str, Index] = {}
         for offset in sorted(offset for offset in self._fitted if offset < before):
             earlier |= self._fitted[offset]
         if missing:
-            known |= fit_indexes(replace(self.recipe, sources=tuple(missing)), self.rows, self.strings, before, earlier)
+            took: dict[str, float] = {}
+            recipe = replace(self.recipe, sources=tuple(missing))
+            known |= fit_indexes(recipe, self.rows, self.strings, before, earlier, took)
+            for label, spent in took.items():
+                self._took[label] = self._took.get(label, 0.0) + spent
+        if seconds is not None:
+            seconds |= {source.label: self._took.get(source.label, 0.0) for source in self.recipe.sources}
         return {source.label: known[source.label] for source in self.recipe.sources}
+
+    def until(self, offset: int) -> Replay:
+        """The log as it was when it held nothing from this offset on, with what had been learned before."""
+        stop = int(np.searchsorted(self.rows.offset, offset))
+        other = type(self)(self.recipe, {self.recipe.stream: self.rows.take(slice(0, stop))}, self.strings)
+        other._fitted = {before: dict(indexes) for before, indexes in self._fitted.items() if before < offset}
+        return other
 
     def read(self, asks: Asks) -> Read:
         """How views are read for these moments: as known at each one's offset."""
@@ -202,12 +236,33 @@ class Replay:
         """What each label's request would have found, without features."""
         return self._candidates(labels.asks, self._open(labels.asks), indexes, None)
 
+    def find_seconds(self, labels: Labels, indexes: Mapping[str, Index]) -> dict[str, float]:
+        """The median time in which each source finds its candidates for these labels, by label; "" is all, joined."""
+        spent: dict[str, list[float]] = {"": [], **{source.label: [] for source in self.recipe.sources}}
+
+        def time(query: Query) -> None:
+            for source in self.recipe.sources:
+                start = perf_counter()
+                source.find(query, indexes.get(source.label, {}))
+                spent[source.label].append(perf_counter() - start)
+            start = perf_counter()
+            retrieve(self.recipe, query, indexes)
+            spent[""].append(perf_counter() - start)
+
+        self._candidates(labels.asks, self._open(labels.asks), indexes, None, time)
+        return {label: float(np.median(seconds)) if seconds else 0.0 for label, seconds in spent.items()}
+
     def _open(self, asks: Asks) -> Requests:
         keys = {self.recipe.by: asks.key, **asks.context}
         return self.recipe.assembler.open(self.read(asks), keys, asks.now)
 
     def _candidates(
-        self, asks: Asks, opened: Requests, indexes: Mapping[str, Index], progress: Progress | None
+        self,
+        asks: Asks,
+        opened: Requests,
+        indexes: Mapping[str, Index],
+        progress: Progress | None,
+        watch: Callable[[Query], None] | None = None,
     ) -> list[Candidates]:
         lists = popularity_at(self.recipe, self.rows, self.strings, asks.known)
         found = []
@@ -215,6 +270,8 @@ class Replay:
             mine = opened.lists(i)
             query = Query(mine, popular_lists(self.recipe, mine, lists[i]), asks.said(i))
             found.append(retrieve(self.recipe, query, indexes))
+            if watch:
+                watch(query)
             if progress and i % 100 == 99:
                 progress(i + 1, len(asks))
         return found
@@ -227,16 +284,22 @@ def _sample(
     if len(at):
         others = np.flatnonzero(~positive)
         at = np.sort(np.r_[at, random.permutation(others)[:negatives]])
-    return Candidates(found.items[at], found.scores[at], found.place[at]), positive[at]
+    return found.take(at), positive[at]
 
 
 def fit_indexes(
-    recipe: Recipe, rows: Rows, strings: Strings, before: int, earlier: Mapping[str, Index]
+    recipe: Recipe,
+    rows: Rows,
+    strings: Strings,
+    before: int,
+    earlier: Mapping[str, Index],
+    seconds: dict[str, float],
 ) -> dict[str, Index]:
     """Each source's index, from the events below offset `before` that its list feature counts.
 
     Args:
         earlier: indexes of the same sources, learned from fewer events.
+        seconds: gets by label what each source took.
     """
     past = rows.take(slice(0, int(np.searchsorted(rows.offset, before))))
     histories: dict[str, History] = {}
@@ -251,12 +314,15 @@ def fit_indexes(
             histories[need] = History(owner[order], values, past.time[at][order], past.offset[at][order])
     reads = {name for source in recipe.sources if isinstance(source, Reader) for name in source.reads()}
     documents = latest_texts(recipe, past, strings, sorted(reads)) if reads else None
-    return {
-        source.label: source.learn(documents)
-        if documents and isinstance(source, Reader)
-        else source.fit(histories, earlier.get(source.label))
-        for source in recipe.sources
-    }
+    out: dict[str, Index] = {}
+    for source in recipe.sources:
+        start = perf_counter()
+        if documents and isinstance(source, Reader):
+            out[source.label] = source.learn(documents)
+        else:
+            out[source.label] = source.fit(histories, earlier.get(source.label))
+        seconds[source.label] = perf_counter() - start
+    return out
 
 
 def latest_texts(recipe: Recipe, rows: Rows, strings: Strings, fields: Sequence[str]) -> Documents:

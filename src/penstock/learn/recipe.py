@@ -39,7 +39,7 @@ class LambdaRank:
         negatives: candidates kept beside each positive when training.
         examples: what it learns from: ``"next"``, the events that came next, each as if a decision had been asked
             just before; or ``"shown"``, what decisions showed and what came of it.
-        window: with ``"shown"``, how long after being shown an item an event still counts as its outcome.
+        window: how long after a decision an event still counts as its outcome.
         position_bias: with ``"shown"``, outcomes weigh one over how likely their position is looked at, so that what
             stood high is not favoured for that; estimated from the decision log by ``"harvest"`` (items that a
             shopper was shown at several positions) or ``"em"`` (a click model beside a model of relevance).
@@ -47,8 +47,10 @@ class LambdaRank:
         labels: how far back the training labels reach, before the validation span.
         valid: the newest span, held out to choose between rankers.
         most_labels: labels drawn at random from each span of length `valid`.
-        tolerance: the simplest ranker within this share of the best one's MRR is taken.
+        tolerance: the simplest ranker within this share of the best one's figure is taken.
         seed: of every random draw.
+        metric: the figure that rankers are compared by, at 20 places: ``mrr``, ``ndcg`` or ``hit_rate`` of the item
+            that came next, or ``goals``: on how many of the items in a list the goal followed within `window`.
     """
 
     goal: str | pl.Expr | Mapping[str, float]
@@ -68,10 +70,16 @@ class LambdaRank:
     seed: int = 1
     position_bias: Literal["harvest", "em"] | None = None
     most_weight: float = 20.0
+    metric: Literal["mrr", "ndcg", "hit_rate", "goals"] = "mrr"
 
     def __post_init__(self) -> None:
         for span in (self.window, self.labels, self.valid):
             duration(span)
+        if self.metric not in ("mrr", "ndcg", "hit_rate", "goals"):
+            raise DefinitionError(
+                "rankers are compared by mrr, ndcg, hit_rate or goals", got=f"metric={self.metric!r}",
+                remedy='leave it out for "mrr"',
+            )  # fmt: skip
         if self.examples not in ("next", "shown"):
             raise DefinitionError(
                 "a ranker learns from what came next or from what was shown", got=f"examples={self.examples!r}",
@@ -284,6 +292,10 @@ class Candidates:
     items: NDArray[np.uint32]
     scores: NDArray[np.float64]
     place: NDArray[np.float64]
+
+    def take(self, which: Array) -> Candidates:
+        """Some of them, by position or as a mask (n,)."""
+        return Candidates(self.items[which], self.scores[which], self.place[which])
 
     def of(self, items: NDArray[np.uint32]) -> Candidates:
         """These items in their order; what no source found has neither scores nor places."""

@@ -16,6 +16,7 @@ import numpy as np
 from penstock.errors import ReleaseError
 from penstock.events.archive import sync_folder
 from penstock.learn import Model, Recipe, VerdictModel, VerdictRecipe, load
+from penstock.learn.calibrate import Calibration, load_calibration
 from penstock.retrieve import Index
 from penstock.types import Array
 
@@ -45,12 +46,16 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Release(Bundle):
-    """A release of a decision that answers lists. `defaults` (n,) are the items shown when nothing else can be."""
+    """A release of a decision that answers lists. `defaults` (n,) are the items shown when nothing else can be.
+
+    `propensity` says for a score of the model how likely the goal is, where there were labels enough to fit it.
+    """
 
     recipe: Recipe
     model: Model
     indexes: Mapping[str, Index]
     defaults: Array
+    propensity: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ def write(
     data: Mapping[str, Any],
     indexes: Mapping[str, Index] | None = None,
     defaults: Array | None = None,
+    propensity: Calibration | None = None,
 ) -> str:
     """Writes a release under `folder` and gives its id: the first 16 digits of the SHA-256 of its files.
 
@@ -84,6 +90,7 @@ def write(
         data: the snapshot it was trained on: the log's id and offsets.
         indexes: of the sources of candidates, by label.
         defaults: (n,) codes of the items shown when nothing else can be.
+        propensity: from the model's scores to chances of the goal.
     """
     part = folder / f".part-{os.getpid()}"
     shutil.rmtree(part, ignore_errors=True)
@@ -103,6 +110,8 @@ def write(
         "warmup": list(warmup),
     }.items():
         (part / f"{name}.json").write_text(json.dumps(value, indent=1))
+    if propensity is not None:
+        (part / "propensity.json").write_text(json.dumps(propensity.save()))
     (part / "report.html").write_text(report_html)
     files = {str(p.relative_to(part)): _digest(p) for p in sorted(part.rglob("*")) if p.is_file()}
     manifest = {
@@ -166,7 +175,9 @@ def read(folder: Path, name: str) -> Bundle:
     plain = {label: {name: np.asarray(array) for name, array in index.items()} for label, index in indexes.items()}
     defaults = np.load(path / "defaults.npy", allow_pickle=False)
     model = load(path, manifest["model"], recipe.assembler.lasting)
-    return Release(name, recipe, warmup, manifest, model, plain, defaults)
+    chances = path / "propensity.json"
+    propensity = load_calibration(json.loads(chances.read_text())) if chances.name in manifest["files"] else None
+    return Release(name, recipe, warmup, manifest, model, plain, defaults, propensity)
 
 
 def _changed(name: str, files: Sequence[str]) -> ReleaseError:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.clock import DAY, SECOND, duration
 from penstock.errors import ReleaseError
-from penstock.evaluate import Candidate, Comparison, binned, compare, render
+from penstock.evaluate import Candidate, Comparison, Goals, compare, list_values, render
 from penstock.learn import (
     Dataset,
     Examination,
@@ -30,13 +31,35 @@ from penstock.learn import (
     fit_trees,
 )
 from penstock.releases.bundle import write
+from penstock.releases.leaks import leaks
+from penstock.releases.measures import goals_of, slices_of
+from penstock.releases.propensity import propensity
 from penstock.releases.run import Run, Step, Trained, iso
-from penstock.retrieve import Popular, SessionNeighbours
+from penstock.releases.study import Study
+from penstock.retrieve import Index, Popular, SessionNeighbours
 from penstock.types import Log, Progress
 
 K = 20
 FUSION = "fusion"
 """The name of fused sources in a comparison."""
+_TIMED = 200
+"""Requests of which the time to find candidates is taken."""
+_QUICK = 5.0
+"""A source that takes more seconds to fit than this is not fitted again to look for leaks."""
+
+
+@dataclass
+class _Spent:
+    """Seconds by source: to learn its index, and to find the candidates of one request; and the indexes."""
+
+    fit: dict[str, float] = field(default_factory=dict)
+    find: dict[str, float] = field(default_factory=dict)
+    indexes: Mapping[str, Index] = field(default_factory=dict)
+
+    @property
+    def slow(self) -> dict[str, Index]:
+        """The indexes that took long."""
+        return {label: self.indexes[label] for label, seconds in self.fit.items() if seconds > _QUICK}
 
 
 def train(
@@ -48,6 +71,7 @@ def train(
     log_id: str,
     shown: Impressions | None = None,
     until: int | None = None,
+    study: bool = False,
     step: Step | None = None,
 ) -> Trained:
     """Trains every ranker of one decision on the log and writes a release; promoting it is another step.
@@ -62,6 +86,7 @@ def train(
         folder: where releases are kept.
         app, log_id: named in the report and the manifest.
         shown: what decisions showed, for a ranker that learns from it.
+        study: whether to fit again with fewer labels, and without each view and source.
         step: told of each step, for progress bars.
     """
     run = Run(step or (lambda title: lambda done, total: None))
@@ -81,9 +106,14 @@ def train(
         trees = _fit(recipe, train_parts, looked)
     fit_seconds = time.perf_counter() - start
     with run.timed("find candidates for validation") as progress:
-        valid, held = _part(replay, spans[-1], negatives=None, progress=progress)
+        spent = _Spent()
+        valid, held = _part(replay, spans[-1], negatives=None, progress=progress, spent=spent)
     with run.timed("compare rankers"):
-        comparison = _compare(replay, valid, held, trees, fit_seconds)
+        goals = goals_of(replay, valid)
+        comparison = _compare(replay, valid, held, trees, fit_seconds, spent, goals)
+    with run.timed("look for leaks"):
+        found = leaks(replay, valid, held, spent.slow)
+    studied = _study(replay, train_parts, valid, held, goals, run) if study else {}
     plain = _session_source(recipe)
     if comparison.chosen == plain.label and plain not in recipe.sources:
         # The baseline that was only compared wins: it becomes a source of what is released.
@@ -94,7 +124,11 @@ def train(
         model = SourceOrder(chosen)
     elif comparison.chosen == FUSION:
         model = Fusion(_worded(recipe))
-    else:
+    # Where a baseline that was only compared won, the rows at hand are not of its candidates.
+    chances = (
+        propensity(model.score, held, valid.asks.key) if len(recipe.sources) == len(replay.recipe.sources) else None
+    )
+    if model is trees:
         with run.timed("fit on the newest labels"):
             model = trees = _fit(recipe, [*train_parts[1:], *_examples(replay, spans[-1:], shown)], looked)
     with run.timed("build the release's indexes"):
@@ -111,6 +145,11 @@ def train(
         until,
         _weighed(looked),
     )
+    report["notes"] += [f"How {label} learns was not looked at for leaks: it takes long." for label in spent.slow]
+    report |= {"leaks": [msgspec.to_builtins(leak) for leak in found], **studied}
+    if chances is not None:
+        bins = [msgspec.to_builtins(one) for one in chances.bins]
+        report |= {"calibration": bins, "calibration_error": chances.error}
     with run.timed("write the release"):
         release = write(
             folder,
@@ -121,6 +160,7 @@ def train(
             report=report,
             report_html=render(report),
             baseline=_baseline(replay.recipe, held),
+            propensity=None if chances is None else chances.map,
             warmup=[_request(recipe, valid, at) for at in range(min(20, len(valid)))],
             data={"log": log_id, "from": 0, "until": until, "newest": int(replay.rows.time.max())},
         )
@@ -200,7 +240,12 @@ def _examples(
 
 
 def _part(
-    replay: Replay, span: tuple[int, int], *, negatives: int | None, progress: Progress | None = None
+    replay: Replay,
+    span: tuple[int, int],
+    *,
+    negatives: int | None,
+    progress: Progress | None = None,
+    spent: _Spent | None = None,
 ) -> tuple[Labels, Dataset]:
     rank = replay.recipe.rank
     labels = replay.labels(*span)
@@ -208,7 +253,16 @@ def _part(
     seed = rank.seed + span[0] // SECOND
     drawn = np.sort(np.random.default_rng(seed).permutation(len(labels))[: rank.most_labels])
     labels = labels.take(drawn)
-    return labels, replay.build(labels, replay.fit(before), negatives=negatives, seed=seed, progress=progress)
+    indexes = replay.fit(before, None if spent is None else spent.fit)
+    if spent is not None:
+        spent.indexes, spent.find = indexes, _find_seconds(replay, labels, indexes)
+    return labels, replay.build(labels, indexes, negatives=negatives, seed=seed, progress=progress)
+
+
+def _find_seconds(replay: Replay, labels: Labels, indexes: Mapping[str, Index]) -> dict[str, float]:
+    """The time to find candidates, of some of the labels."""
+    some = np.unique(np.linspace(0, len(labels) - 1, _TIMED).astype(np.int64))
+    return replay.find_seconds(labels.take(some), indexes)
 
 
 def _examination(replay: Replay, shown: Impressions, progress: Progress) -> Examination | None:
@@ -250,36 +304,57 @@ def _fit(recipe: Recipe, parts: Sequence[Dataset], looked: Examination | None = 
     return fit_trees(recipe.rank, rows, gain, groups, recipe.assembler.names, weight)
 
 
-def _compare(replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_seconds: float) -> Comparison:
+def _compare(
+    replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_seconds: float, spent: _Spent, goals: Goals
+) -> Comparison:
     recipe = replay.recipe
     edges = np.r_[0, np.cumsum(held.groups)]
     candidates = []
     for i, source in enumerate(recipe.sources):
         if not isinstance(source, Popular) or source.by is None:
-            candidates.append(_judge(source.label, i + 1, SourceOrder(i), held, edges, 0.0, only=i))
+            one = _judge(source.label, i + 1, SourceOrder(i), held, edges, spent.fit[source.label], only=i)
+            candidates.append(replace(one, find_ms_p50=1e3 * spent.find[source.label]))
+    several = len(recipe.sources)
     if len(_worded(recipe)) > 1:
-        candidates.append(_judge(FUSION, len(recipe.sources) + 1, Fusion(_worded(recipe)), held, edges, 0.0))
+        spent_fitting = sum(spent.fit[recipe.sources[i].label] for i in _worded(recipe))
+        fused = _judge(FUSION, several + 1, Fusion(_worded(recipe)), held, edges, spent_fitting)
+        candidates.append(replace(fused, find_ms_p50=1e3 * spent.find[""]))
     # Where the request says in words what is wanted, past sessions do not.
     if not recipe.asks and not any(isinstance(source, SessionNeighbours) for source in recipe.sources):
-        candidates.append(_session_neighbours(replay, labels, len(recipe.sources) + 1))
-    candidates.append(_judge("lambdarank", len(recipe.sources) + 2, trees, held, edges, fit_seconds))
-    past = replay.rows.take(slice(0, int(np.searchsorted(replay.rows.offset, labels.asks.known[0]))))
-    slices = {
-        "user activity": binned(_counts(past.fields[recipe.by], labels.asks.key)),
-        "item popularity": binned(_counts(past.fields[recipe.item], labels.item)),
-        **{f"{name} frequency": binned(_counts(past.fields[name], labels.asks.context[name])) for name in recipe.asks},
-    }
-    catalogue = len(np.unique(replay.rows.fields[recipe.item]))
+        candidates.append(_session_neighbours(replay, labels, several + 1))
+    # The trees need every source's candidates.
+    whole = _judge("lambdarank", several + 2, trees, held, edges, fit_seconds + sum(spent.fit.values()))
+    candidates.append(replace(whole, find_ms_p50=1e3 * spent.find[""]))
     return compare(
         candidates,
         labels.asks.key,
-        slices,
+        slices_of(replay, labels),
         k=K,
         tolerance=recipe.rank.tolerance,
-        metric="mrr",
-        catalogue_size=catalogue,
+        metric=recipe.rank.metric,
+        catalogue_size=len(np.unique(replay.rows.fields[recipe.item])),
+        goals=goals,
         seed=recipe.rank.seed,
     )
+
+
+def _study(
+    replay: Replay, parts: Sequence[Dataset], labels: Labels, held: Dataset, goals: Goals, run: Run
+) -> dict[str, Any]:
+    """The learning curve and the ablations, as they stand in the report."""
+    recipe = replay.recipe
+
+    def judge(parts: Sequence[Dataset], held: Dataset) -> NDArray[np.float64]:
+        trees = _fit(recipe, parts)
+        found = _judge("lambdarank", 1, trees, held, np.r_[0, np.cumsum(held.groups)], 0.0)
+        return list_values(found, recipe.rank.metric, K, goals)
+
+    study = Study(recipe, parts, held, labels.asks.key, judge)
+    with run.timed("fit with fewer labels") as progress:
+        curve = study.learning_curve(progress)
+    with run.timed("fit without each part") as progress:
+        ablations = study.ablations(progress)
+    return {"learning_curve": msgspec.to_builtins(curve), "ablations": msgspec.to_builtins(ablations)}
 
 
 def _judge(
@@ -316,6 +391,7 @@ def _session_neighbours(replay: Replay, labels: Labels, complexity: int) -> Cand
     other = replay.of(replace(replay.recipe, sources=(source,)))
     index = other.fit(int(labels.asks.known[0]))
     fitted = time.perf_counter() - start
+    find = _find_seconds(other, labels, index)[""]
     held = other.candidates(labels, index)
     positive = np.concatenate([c.items == item for c, item in zip(held, labels.item, strict=True)])
     groups = np.array([len(c.items) for c in held], np.int64)
@@ -323,7 +399,8 @@ def _session_neighbours(replay: Replay, labels: Labels, complexity: int) -> Cand
         np.zeros((len(positive), 0), np.float32), np.repeat(np.arange(len(held)), groups), positive, groups, held,
         positive.astype(np.float64), np.full(len(positive), -1),
     )  # fmt: skip
-    return _judge(source.label, complexity, SourceOrder(0), data, np.r_[0, np.cumsum(groups)], fitted, only=0)
+    found = _judge(source.label, complexity, SourceOrder(0), data, np.r_[0, np.cumsum(groups)], fitted, only=0)
+    return replace(found, find_ms_p50=1e3 * find)
 
 
 def _session_source(recipe: Recipe) -> SessionNeighbours:
@@ -331,14 +408,6 @@ def _session_source(recipe: Recipe) -> SessionNeighbours:
     own = [source for source in recipe.sources if isinstance(source, SessionNeighbours)]
     needs = [need for source in recipe.sources for need in source.needs() if need in recipe.lists]
     return own[0] if own else SessionNeighbours(needs[0] if needs else "recent")
-
-
-def _counts(codes: NDArray[np.uint32], asked: NDArray[np.uint32]) -> NDArray[np.int64]:
-    known, counts = np.unique(codes, return_counts=True)
-    if not len(known):
-        return np.zeros(len(asked), np.int64)
-    at = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-    return np.where(known[at] == asked, counts[at], 0)
 
 
 def _defaults(replay: Replay) -> NDArray[np.uint32]:
