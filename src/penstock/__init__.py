@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from penstock.features import request
     from penstock.learn import Classifier, Costs, LambdaRank, Logistic, attention, outcome
     from penstock.retrieve import covisits, popular, seen, session_neighbours, similar
+    from penstock.serve import rerank
     from penstock.serve.rerank import block, cap, diversify, explore, pin
     from penstock.serve.verdicts import rule
     from penstock.simulator import World
@@ -74,6 +75,7 @@ _WHERE = {
     "penstock.serve.verdicts": "rule",
     "penstock.simulator": "World",
 }
+_MODULES = {"rerank": "penstock.serve.rerank"}
 _MODULE = {name: module for module, names in _WHERE.items() for name in names.split()}
 
 __all__ = [
@@ -81,12 +83,14 @@ __all__ = [
     "auc", "block", "calibration_error", "cap", "count", "covisits", "decayed_count", "decayed_sum", "distinct",
     "diversify", "explore", "first", "frequent", "histogram", "last", "latest", "load", "log_loss", "max", "max_run",
     "mean", "median", "members", "merge_sorted", "merge_sorted_async", "min", "outcome", "pin", "popular", "quantile",
-    "rate", "ratio", "recency", "request", "roc_auc", "rule", "running", "sample", "scored", "seen", "session_length",
-    "session_neighbours", "sessions", "similar", "sum", "top_k", "variance",
+    "rate", "ratio", "recency", "request", "rerank", "roc_auc", "rule", "running", "sample", "scored", "seen",
+    "session_length", "session_neighbours", "sessions", "similar", "sum", "top_k", "variance",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     if name in _MODULE:
         return getattr(importlib.import_module(_MODULE[name]), name)
     raise AttributeError(f"module 'penstock' has no attribute {name!r}; it has {', '.join(__all__)}")

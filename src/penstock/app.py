@@ -314,9 +314,12 @@ class App:
                 )
             else:
                 shown = None
-                if chosen.recipe.rank.examples == "shown":
+                rewards = chosen.rewards
+                if rewards or chosen.recipe.rank.examples == "shown":
                     shown = impressions(logged(self.home / DECISIONS, chosen.name), chosen.recipe, log.strings)
-                trained = train(chosen.recipe, log, folder, **names, shown=shown, until=until, step=step)
+                trained = train(
+                    chosen.recipe, log, folder, **names, shown=shown, rewards=rewards, until=until, step=step
+                )
         finally:
             if self._runtime is None:
                 log.close()

@@ -20,6 +20,7 @@ from penstock.learn import (
     Examination,
     Impressions,
     Labels,
+    LinearReward,
     Model,
     Recipe,
     Replay,
@@ -29,6 +30,7 @@ from penstock.learn import (
     fit_trees,
 )
 from penstock.releases.bundle import write
+from penstock.releases.rewards import label_part, learn_rewards
 from penstock.releases.run import Run, Step, Trained, iso
 from penstock.retrieve import Popular, SessionNeighbours
 from penstock.types import Log, Progress
@@ -44,6 +46,7 @@ def train(
     app: str,
     log_id: str,
     shown: Impressions | None = None,
+    rewards: Sequence[LinearReward] = (),
     until: int | None = None,
     step: Step | None = None,
 ) -> Trained:
@@ -58,7 +61,8 @@ def train(
         log: where from; only events below offset `until` are read (all, by default).
         folder: where releases are kept.
         app, log_id: named in the report and the manifest.
-        shown: what decisions showed, for a ranker that learns from it.
+        shown: what decisions showed, for a ranker or a rule that learns from it.
+        rewards: linear models of what items earn, which rules explore by.
         step: told of each step, for progress bars.
     """
     run = Run(step or (lambda title: lambda done, total: None))
@@ -78,7 +82,7 @@ def train(
         trees = _fit(recipe, train_parts, looked)
     fit_seconds = time.perf_counter() - start
     with run.timed("find candidates for validation") as progress:
-        valid, held = _part(replay, spans[-1], negatives=None, progress=progress)
+        valid, held = label_part(replay, spans[-1], negatives=None, progress=progress)
     with run.timed("compare rankers"):
         comparison = _compare(replay, valid, held, trees, fit_seconds)
     plain = _session_source(recipe)
@@ -94,6 +98,10 @@ def train(
             model = trees = _fit(recipe, [*train_parts[1:], *_examples(replay, spans[-1:], shown)], looked)
     with run.timed("build the release's indexes"):
         indexes = replay.of(recipe).fit(until)
+    learned = {}
+    if rewards:
+        with run.timed("fit what rules learn") as progress:
+            learned = learn_rewards(replay, spans, rewards, model, indexes, shown, looked, progress)
     report = _report(
         replay,
         comparison,
@@ -113,6 +121,7 @@ def train(
             model=model,
             indexes=indexes,
             defaults=_defaults(replay),
+            learned=learned,
             report=report,
             report_html=render(report),
             baseline=_baseline(replay.recipe, held),
@@ -172,7 +181,7 @@ def _examples(
     """What the ranker learns from, a part a span."""
     rank = replay.recipe.rank
     if rank.examples == "next":
-        return [_part(replay, span, negatives=rank.negatives, progress=progress)[1] for span in spans]
+        return [label_part(replay, span, negatives=rank.negatives, progress=progress)[1] for span in spans]
     as_of = int(replay.rows.arrived.max())
     parts = []
     for span in spans:
@@ -181,18 +190,6 @@ def _examples(
             indexes = replay.fit(int(mine.asks.known[0]))
             parts.append(replay.judge(mine, indexes, window=duration(rank.window), as_of=as_of, progress=progress))
     return parts
-
-
-def _part(
-    replay: Replay, span: tuple[int, int], *, negatives: int | None, progress: Progress | None = None
-) -> tuple[Labels, Dataset]:
-    rank = replay.recipe.rank
-    labels = replay.labels(*span)
-    before = int(labels.asks.known[0])
-    seed = rank.seed + span[0] // SECOND
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(labels))[: rank.most_labels])
-    labels = labels.take(drawn)
-    return labels, replay.build(labels, replay.fit(before), negatives=negatives, seed=seed, progress=progress)
 
 
 def _examination(replay: Replay, shown: Impressions, progress: Progress) -> Examination | None:

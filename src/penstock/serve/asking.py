@@ -100,7 +100,9 @@ class Asking:
         """Takes down a decision whose answer is ready to be sent."""
         self._face.served(answer)
         stages = {**waterfall.stages, "total": waterfall.total}
-        self._meters.decided(name, answer.tier, answer.release or "none", stages, answer.cause, answer.cached)
+        self._meters.decided(
+            name, answer.tier, answer.release or "none", stages, answer.cause, answer.cached, answer.broken
+        )
 
     async def read(self, work: Callable[[], R]) -> R:
         """What `work` returns, which may wait for the store.
