@@ -19,7 +19,7 @@ attention = Attention
 __all__ = [
     "ACTIONS", "Acted", "Action", "Asks", "Attention", "Candidates", "Cases", "Classifier", "Costs", "Dataset",
     "Examination", "FittedClassifier", "Impressions", "Labels", "LambdaRank", "LinearReward", "Logistic", "Model",
-    "Outcome", "Outcomes", "Posterior", "Price", "Recipe", "Replay", "Shown", "SourceOrder", "Summary", "Trees", "Trials",
-    "VerdictModel", "VerdictRecipe", "attention", "check_group", "examination", "fit_trees", "join_outcomes", "load", "outcome",
-    "popular_lists", "prepare", "retrieve",
+    "Outcome", "Outcomes", "Posterior", "Price", "Recipe", "Replay", "Shown", "SourceOrder", "Summary", "Trees",
+    "Trials", "VerdictModel", "VerdictRecipe", "attention", "check_group", "examination", "fit_trees", "join_outcomes",
+    "load", "outcome", "popular_lists", "prepare", "retrieve",
 ]  # fmt: skip

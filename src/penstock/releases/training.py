@@ -101,7 +101,7 @@ def train(
     learned = {}
     if rewards:
         with run.timed("fit what rules learn") as progress:
-            learned = learn_rewards(replay, spans, rewards, model, indexes, shown, looked, progress)
+            learned = learn_rewards(replay.of(recipe), spans, rewards, model, indexes, shown, looked, progress)
     report = _report(
         replay,
         comparison,

@@ -119,26 +119,23 @@ class Within(Rule):
     It swaps items for others further down so that little of the model's score is lost: their sum falls short of the
     best possible by less than what the two items of a single swap differ in score (the Lagrangian relaxation, whose
     solutions on both sides of the limit differ by one swap). Items keep their order. What has no value of the column
-    is taken for the worst of all. Where no slate is within the limit: with `least` the highest sum there is; with
-    `most` fewer items than were asked for, the best so many as fit.
+    is taken for the worst of all. Where no slate is within the limit: of a floor the highest sum there is; of a
+    ceiling fewer items than were asked for, the best so many as fit.
 
     Args:
         column: a feature column, such as ``"Product.price"``.
-        most, least: the limit, one of them.
+        limit: what the sum is held to.
+        floor: whether it is to be at least that; at most, by default.
         first: over so many first places; over all of the slate, by default.
     """
 
     column: str
-    most: float | None = None
-    least: float | None = None
+    limit: float
+    floor: bool = False
     first: int | None = None
 
     def __post_init__(self) -> None:
         _check_first(self.first)
-        if (self.most is None) == (self.least is None):
-            raise DefinitionError(
-                "a sum has one limit", got=f"most={self.most}, least={self.least}", remedy="within(column, most=100.0)"
-            )
 
     def reads(self) -> Reads:
         return Reads(columns=(self.column, "score"))
@@ -151,10 +148,11 @@ class Within(Rule):
             return slate
         value = slate.relevance()[order]
         cheapest = np.sort(cost)[:window]
-        if self.least is not None:
+        if self.floor:
             limit = max(limit, float(cheapest.sum()))
-        # So many of the cheapest fit.
-        fits = int(np.searchsorted(np.cumsum(cheapest) > limit + _slack(limit), True))
+        # So many of the cheapest fit; what lowers the sum may stand among them.
+        within = np.flatnonzero(np.cumsum(cheapest) <= limit + _slack(limit))
+        fits = int(within[-1]) + 1 if len(within) else 0
         chosen = _best(value, cost, fits, limit)
         if fits < window:
             return slate.reordered(order[chosen])
@@ -168,8 +166,8 @@ class Within(Rule):
 
     def _costs(self, slate: Slate) -> tuple[Floats, float]:
         """What each candidate takes of the limit, (n,), and the limit."""
-        column = slate.column(self.column)
-        cost, limit = (column, float(self.most)) if self.most is not None else (-column, -float(self.least or 0.0))
+        sign = -1.0 if self.floor else 1.0
+        cost, limit = sign * slate.column(self.column), sign * self.limit
         known = cost[~np.isnan(cost)]
         return np.where(np.isnan(cost), known.max(initial=-np.inf) if len(known) else 0.0, cost), limit
 
@@ -195,9 +193,17 @@ def _best(value: Floats, cost: Floats, count: int, limit: float) -> NDArray[np.i
                 low = middle
             else:
                 high = middle
-        chosen = taken(high)
+        chosen, over = taken(high), taken(low)
         if cost[chosen].sum() > limit + slack:
-            chosen = np.argsort(cost, kind="stable")[:count]
+            return np.sort(np.argsort(cost, kind="stable")[:count])
+        # Of those worth the same at this price as many as fit are swapped back, one after the other.
+        back = np.setdiff1d(over, chosen, assume_unique=True)
+        gone = np.setdiff1d(chosen, over, assume_unique=True)
+        sums = cost[chosen].sum() + np.cumsum(cost[back] - cost[gone])
+        fits = np.flatnonzero(sums <= limit + slack)
+        if len(fits):
+            swaps = int(fits[-1]) + 1
+            chosen = np.r_[np.setdiff1d(chosen, gone[:swaps], assume_unique=True), back[:swaps]]
     return np.sort(chosen)
 
 
@@ -265,7 +271,11 @@ def at_least(field: str, value: str, count: int = 1, first: int | None = None) -
 
 def within(column: str, *, most: float | None = None, least: float | None = None, first: int | None = None) -> Within:
     """The sum of a feature column over the first so many places, or all, is at most or at least so much."""
-    return Within(column, most, least, first)
+    if most is not None and least is None:
+        return Within(column, most, False, first)
+    if least is not None and most is None:
+        return Within(column, least, True, first)
+    raise DefinitionError("a sum has one limit", got=f"most={most}, least={least}", remedy="within(column, most=100.0)")
 
 
 def block(*values: str, field: str = "item") -> Block:

@@ -83,7 +83,7 @@ class Thompson(Rule):
 
     Chapelle and Li, "An empirical evaluation of Thompson sampling", NIPS 2011; a fixed set of draws in place of the
     posterior is ensemble sampling (Lu and Van Roy, NIPS 2017). The Beta is a ratio of Gammas by Wilson and Hilferty
-    (1931): at most 0.02 off in distribution.
+    (1931): at most 0.02 off in distribution where prior · strength is 1 or more, as it should be.
 
     Args:
         wins, tries: feature columns that count, such as ``"Product.clicks"`` and ``"Product.views"``.
