@@ -1,5 +1,5 @@
-"""Claim: every rule is applied well under a millisecond to 20 places of 250 candidates, those that spread, constrain and
-explore included; the determinantal one at least 20 times as fast as by determinants, with the very same slate.
+"""Claim: every rule fills 20 places from 250 candidates in less than half a millisecond, and the determinantal one at
+least 20 times as fast as by determinants, with the very same slate.
 
 The peer takes NumPy's determinant of the chosen items' matrix for every candidate that might come next.
 """

@@ -160,14 +160,29 @@ def test_logged_propensities_are_the_chances_of_what_is_shown(case: str) -> None
     assert rule.chances(slate, np.array([0, 0]))[1] == 0.0
 
 
+def test_what_is_not_among_those_drawn_keeps_its_place_for_certain() -> None:
+    """Of five items three are drawn from; the other two follow as they stood, and those first have no chance there."""
+    rule = thompson("wins", "tries", among=3, rate=0.5)
+    for seed in range(50):
+        found = rule.apply(COUNTS, 5, slates.Names(), random.Random(seed))
+        assert sorted(found.order[:3].tolist()) == [0, 1, 2]
+        assert found.order[3:].tolist() == [3, 4]
+        assert found.propensity[2:].tolist() == [1.0, 1.0, 1.0]
+        assert rule.chances(COUNTS, found.order).tolist() == found.propensity.tolist()
+    assert rule.chances(COUNTS, np.array([3, 0])).tolist() == [0.0, 0.0]
+
+
 def test_the_chance_of_two_items_is_that_of_two_betas() -> None:
-    """By integration, within the grain and what Wilson and Hilferty leave out."""
+    """By integration, within the grain and what Wilson and Hilferty leave out; at later places, too."""
     for wins, tries in [([0, 0], [0, 0]), ([5, 2], [50, 60]), ([1, 0], [3, 0]), ([200, 30], [4_000, 500])]:
         rule = thompson("wins", "tries", draws=2_048)
         one, two = (scipy.stats.beta(1 + w, 19 + t - w) for w, t in zip(wins, tries, strict=True))
         true = scipy.integrate.quad(lambda x, a=one, b=two: a.pdf(x) * b.cdf(x), 0, 1, points=[one.mean()])[0]
         said = rule.chances(bandit(wins, tries), np.array([0]))[0]
         assert said == pytest.approx(true, abs=0.03), (wins, tries)
+        # So it is at the second place, after a third item.
+        three = bandit([*wins, wins[0]], [*tries, tries[0]])
+        assert rule.chances(three, np.array([2, 0]))[1] == pytest.approx(true, abs=0.03)
 
 
 @pytest.mark.parametrize(("won", "lost"), [(1.0, 3.0), (1.0, 19.0), (4.0, 40.0), (100.0, 900.0)])

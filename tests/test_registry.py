@@ -104,7 +104,8 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("rule", "block"): ps.block("a", "b", field="brand"),
     ("rule", "cap"): ps.cap("brand", most=3, first=9),
     ("rule", "contextual"): ps.rerank.contextual(
-        ("score", "A.b"), vectors="near", how="ucb", scale=2.0, penalty=3.0, among=70, rate=0.1, first=2, draws=64, seed=5,
+        ("score", "A.b"), vectors="near", how="ucb", scale=2.0, penalty=3.0, among=70, rate=0.1, first=2, draws=64,
+        seed=5,
     ),
     ("rule", "determinantal"): ps.rerank.determinantal("brand", relevance=0.5, weights=(2.0, 1.0), vectors="near"),
     ("rule", "diversify"): ps.diversify("category", strength=0.9),
@@ -204,7 +205,7 @@ def test_fingerprints_are_what_they_were() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(NotFoundError, match=r"a registered rule is named; got 'pins'; use one of block, .*pin"):
+    with pytest.raises(NotFoundError, match=r"a registered rule is named; got 'pins'; use one of at_least, block, .*pin"):
         get("rule", "pins")
     with pytest.raises(NotFoundError, match=r"got 'pin'; kinds are aggregate, .*rule"):
         get("rules", "pin")

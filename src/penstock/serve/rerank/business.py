@@ -13,6 +13,9 @@ from penstock.registry import registered
 from penstock.serve.rerank.base import Floats, Reads, Rule, Slate, by_rest, check_place
 from penstock.types import Strings
 
+_MOST_PRICES = 100
+"""Prices tried of a limit; some ten are usual."""
+
 
 @registered("rule")
 @dataclass(frozen=True)
@@ -181,30 +184,28 @@ def _best(value: Floats, cost: Floats, count: int, limit: float) -> NDArray[np.i
 
     if not count:
         return np.zeros(0, np.int64)
-    slack = _slack(limit)
-    chosen = taken(0.0)
-    if cost[chosen].sum() > limit + slack:
-        low, high = 0.0, 1.0
-        while cost[taken(high)].sum() > limit + slack and high < 1e18:
-            low, high = high, high * 8
-        for _ in range(50):
-            middle = (low + high) / 2
-            if cost[taken(middle)].sum() > limit + slack:
-                low = middle
-            else:
-                high = middle
-        chosen, over = taken(high), taken(low)
-        if cost[chosen].sum() > limit + slack:
-            return np.sort(np.argsort(cost, kind="stable")[:count])
-        # Of those worth the same at this price as many as fit are swapped back, one after the other.
-        back = np.setdiff1d(over, chosen, assume_unique=True)
-        gone = np.setdiff1d(chosen, over, assume_unique=True)
-        sums = cost[chosen].sum() + np.cumsum(cost[back] - cost[gone])
-        fits = np.flatnonzero(sums <= limit + slack)
-        if len(fits):
-            swaps = int(fits[-1]) + 1
-            chosen = np.r_[np.setdiff1d(chosen, gone[:swaps], assume_unique=True), back[:swaps]]
-    return np.sort(chosen)
+    most = limit + _slack(limit)
+    over = taken(0.0)
+    if cost[over].sum() <= most:
+        return np.sort(over)
+    # The price at which a slate over the limit and one within it are worth the same, until no slate is worth more.
+    under = np.lexsort((-value, cost))[:count]
+    for _ in range(_MOST_PRICES):
+        price = float((value[over].sum() - value[under].sum()) / (cost[over].sum() - cost[under].sum()))
+        worth = value - price * cost
+        middle = taken(price)
+        if worth[middle].sum() <= worth[over].sum() + 1e-12 * count:
+            break
+        if cost[middle].sum() > most:
+            over = middle
+        else:
+            under = middle
+    # Both are worth the most at that price, as is whatever lies between: as many items as fit are swapped.
+    back = np.setdiff1d(over, under, assume_unique=True)
+    gone = np.setdiff1d(under, over, assume_unique=True)
+    fits = np.flatnonzero(cost[under].sum() + np.cumsum(cost[back] - cost[gone]) <= most)
+    swaps = int(fits[-1]) + 1 if len(fits) else 0
+    return np.sort(np.r_[np.setdiff1d(under, gone[:swaps], assume_unique=True), back[:swaps]])
 
 
 def _slack(limit: float) -> float:
