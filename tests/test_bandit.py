@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ from hypothesis import strategies as st
 import helpers
 import penstock as ps
 import slates
+from penstock.audit.served import recomputed
+from penstock.engines import NaiveEngine
 from penstock.errors import DefinitionError, ReleaseError
-from penstock.learn import LinearReward, Posterior, Replay, Summary
+from penstock.learn import Candidates, LinearReward, Posterior, Replay, Summary
 from penstock.releases import Release
 from penstock.releases.bundle import read
-from penstock.serve.decisions import impressions
-from penstock.serve.rerank import Slate, contextual, thompson
+from penstock.retrieve import Query
+from penstock.serve.decisions import Decided, impressions
+from penstock.serve.rerank import Facts, Slate, contextual, thompson
 
 MODEL = LinearReward(("a", "b"))
 
@@ -298,9 +302,17 @@ def release_of(app: ps.App, id: str) -> Release:
     return found
 
 
+def place_of(one: Decided, release: Release) -> np.ndarray:
+    """The places (n, sources) of logged candidates: which sources found them, in the order that they were found."""
+    n = len(one.found_by)
+    found = (one.found_by[:, None] >> np.arange(len(release.recipe.sources))) & 1
+    return np.where(found == 1, np.arange(n, dtype=float)[:, None], np.nan)
+
+
 @pytest.mark.parametrize(("rule", "network"), [(RULE, False), (NEURAL, True)])
 def test_a_release_knows_what_its_rules_learned(tmp_path: Path, rule: str, network: bool) -> None:
-    """Trained on what came next where nothing was shown; a served slate is the rule's own on what the model scored."""
+    """Trained on what came next where nothing was shown. Every served slate and its chances can be had again from
+    the log, the release and the decision's id."""
     with helpers.trained(tmp_path, app_text(rule, network=network)) as app:
         learner = app.decisions["home"].rules[0]
         release = release_of(app, str(app.registry.champion("home")))
@@ -311,10 +323,36 @@ def test_a_release_knows_what_its_rules_learned(tmp_path: Path, rule: str, netwo
         assert 0 < float(posterior.summary.rewarded[0]) / 2**22 < posterior.summary.count
         users = sorted({event["user"] for event in helpers.history()})[:30]
         answers = [app.decide("home", user=user) for user in users]
-        chances = [item.propensity for answer in answers for item in answer.items]
         assert {answer.tier for answer in answers} == {"personal"}
-        assert all(0 < chance <= 1 for chance in chances)
-        assert min(chances) < 0.9
+        assert min(item.propensity for answer in answers for item in answer.items) < 0.9
+        app.open().decisions.flush()
+        decided = app.open().decisions.read("home", audited=True)
+        log = app.open().log
+        naive = NaiveEngine(log.read(0, log.end), list(release.recipe.views), log.strings)
+        assert len(decided) == 30
+        for one in decided:
+            known = recomputed(one, release, naive, log.strings)
+            found = Candidates(known.items, known.scores, place_of(one, release))
+            scores = release.model.score(known.rows.astype(np.float32), found)
+            query = Query(known.lists, {})
+            facts = Facts(known.rows, release.recipe.assembler.places, release.sources, query, release.learned)
+            order = np.argsort(-scores, kind="stable")
+            slate = Slate(known.items, order, {}, np.ones(len(order)), scores, facts)
+            again = learner.apply(slate, 10, log.strings, random.Random(one.id))
+            assert again.order[:10].tolist() == one.shown.tolist()
+            np.testing.assert_allclose(again.propensity[:10], one.propensities, rtol=1e-6)
+            np.testing.assert_allclose(learner.chances(slate, again.order[:10]), one.propensities, rtol=1e-6)
+            # With nothing learned it would be another slate.
+            nothing = replace(slate, facts=replace(facts, learned={}))
+            assert learner.apply(nothing, 10, log.strings, random.Random(one.id)).order.tolist() != again.order.tolist()
+            if network:
+                cosine = known.rows[:, release.recipe.assembler.places["attention"]]
+                products = slate.products("attention", np.arange(len(order)))
+                held = ~np.isnan(cosine)
+                np.testing.assert_allclose(products[held].sum(1), cosine[held], atol=1e-5)
+                lengths = np.linalg.norm(slate.vectors("attention"), axis=1)
+                assert np.isin(lengths.round(5), (0.0, 1.0)).all()
+                assert lengths.sum() > 10
 
 
 def test_what_was_shown_and_came_of_it_is_learned_from_once_there_is_some(tmp_path: Path) -> None:

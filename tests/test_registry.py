@@ -205,7 +205,9 @@ def test_fingerprints_are_what_they_were() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(NotFoundError, match=r"a registered rule is named; got 'pins'; use one of at_least, block, .*pin"):
+    with pytest.raises(
+        NotFoundError, match=r"a registered rule is named; got 'pins'; use one of at_least, block, .*pin"
+    ):
         get("rule", "pins")
     with pytest.raises(NotFoundError, match=r"got 'pin'; kinds are aggregate, .*rule"):
         get("rules", "pin")
