@@ -26,8 +26,8 @@ from penstock.errors import DefinitionError, ReleaseError
 from penstock.learn import Candidates, LinearReward, Posterior, Replay, Summary
 from penstock.releases import Release
 from penstock.releases.bundle import read
-from penstock.retrieve import Query
-from penstock.serve.decisions import Decided, impressions
+from penstock.retrieve import Popular, Query
+from penstock.serve.decisions import impressions
 from penstock.serve.rerank import Facts, Slate, contextual, thompson
 
 MODEL = LinearReward(("a", "b"))
@@ -302,11 +302,14 @@ def release_of(app: ps.App, id: str) -> Release:
     return found
 
 
-def place_of(one: Decided, release: Release) -> np.ndarray:
-    """The places (n, sources) of logged candidates: which sources found them, in the order that they were found."""
-    n = len(one.found_by)
-    found = (one.found_by[:, None] >> np.arange(len(release.recipe.sources))) & 1
-    return np.where(found == 1, np.arange(n, dtype=float)[:, None], np.nan)
+def places_of(items: np.ndarray, query: Query, release: Release) -> np.ndarray:
+    """The places (n, sources) of candidates in the lists of the sources that look at nothing but the shopper."""
+    out = np.full((len(items), len(release.sources)), np.nan)
+    for i, (source, index) in enumerate(release.sources.values()):
+        if not isinstance(source, Popular):
+            found = source.find(query, index).items.tolist()
+            out[:, i] = [found.index(item) if item in found else np.nan for item in items.tolist()]
+    return out
 
 
 @pytest.mark.parametrize(("rule", "network"), [(RULE, False), (NEURAL, True)])
@@ -332,9 +335,9 @@ def test_a_release_knows_what_its_rules_learned(tmp_path: Path, rule: str, netwo
         assert len(decided) == 30
         for one in decided:
             known = recomputed(one, release, naive, log.strings)
-            found = Candidates(known.items, known.scores, place_of(one, release))
-            scores = release.model.score(known.rows.astype(np.float32), found)
             query = Query(known.lists, {})
+            found = Candidates(known.items, known.scores, places_of(known.items, query, release))
+            scores = release.model.score(known.rows.astype(np.float32), found)
             facts = Facts(known.rows, release.recipe.assembler.places, release.sources, query, release.learned)
             order = np.argsort(-scores, kind="stable")
             slate = Slate(known.items, order, {}, np.ones(len(order)), scores, facts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,7 +208,7 @@ class Posterior:
         spread = rows @ self._solved[1]
         return np.asarray(np.sqrt(np.einsum("ij,ij->i", spread, spread)))
 
-    def drawn(self, rows: Floats, normals: Floats) -> Floats:
+    def drawn(self, rows: Floats, normals: NDArray[Any]) -> Floats:
         """Expected rewards (draws, n) under weights drawn from the posterior, given standard normals (draws, d)."""
         mean, root, _ = self._solved
         return np.asarray((mean + normals @ root.T) @ rows.T)

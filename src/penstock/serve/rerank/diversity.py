@@ -159,7 +159,7 @@ def likeness(
     shares = np.array(weights or (1.0,) * parts) / (sum(weights) or parts)
     groups = [(slate.groups(field)[slate.order], float(share)) for field, share in zip(fields, shares, strict=False)]
     table = slate.vectors(vectors)[slate.order] if vectors else None
-    known = None if table is None else table.any(axis=1)
+    known = np.zeros(0, bool) if table is None else np.asarray(table.any(axis=1))
     half = float(shares[-1]) / 2
 
     def alike(place: int) -> Floats:
@@ -167,7 +167,7 @@ def likeness(
         for group, share in groups:
             if group[place]:
                 out += share * (group == group[place])
-        if table is not None and known is not None and known[place]:
+        if table is not None and known[place]:
             out += half * (known + table @ table[place])
         return out
 
