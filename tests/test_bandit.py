@@ -21,11 +21,13 @@ import helpers
 import penstock as ps
 import slates
 from penstock.audit.served import recomputed
+from penstock.clock import DAY
 from penstock.engines import NaiveEngine
 from penstock.errors import DefinitionError, ReleaseError
 from penstock.learn import Candidates, LinearReward, Posterior, Replay, Summary
 from penstock.releases import Release
 from penstock.releases.bundle import read
+from penstock.releases.rewards import learn_rewards
 from penstock.retrieve import Popular, Query
 from penstock.serve.decisions import impressions
 from penstock.serve.rerank import Facts, Slate, contextual, thompson
@@ -385,6 +387,38 @@ def test_what_was_shown_and_came_of_it_is_learned_from_once_there_is_some(tmp_pa
         column = release.recipe.rank and data.rows[:, at]
         expected = LinearReward(("x",)).inputs([column])[:, 1].sum()
         assert posterior.summary.squares[0, 2] / 2**24 == pytest.approx(expected)
+
+
+class Actions:
+    """Stands for a model that scores by how much was done with an item."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def score(self, rows: np.ndarray, candidates: Any, editions: Any = None) -> np.ndarray:
+        return rows[:, self.place].astype(np.float64)
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+def test_the_score_that_is_learned_from_is_the_released_models(tmp_path: Path) -> None:
+    """Where the model scores by a feature, both columns come to the same sums; several spans are merged."""
+    with helpers.load_app(tmp_path) as app:
+        app.ingest(helpers.history())
+        recipe, log = app.decisions["home"].recipe, app.open().log
+        replay = Replay(recipe, log.read(0, log.end), log.strings)
+        model = Actions(recipe.assembler.places["Product.actions"])
+        reward = LinearReward(("score", "Product.actions"))
+        end = log.newest + 1
+        spans = [(end - 2 * DAY, end - DAY), (end - DAY, end)]
+        both, first, second = (
+            learn_rewards(replay, part, [reward], model, {})[reward.key].summary
+            for part in (spans, spans[:1], spans[1:])
+        )
+        assert both.squares[0, 1] == both.squares[0, 2] != 0
+        assert both == first.merged(second)
+        assert min(first.count, second.count) > 100
 
 
 def test_a_rule_that_nothing_was_learned_for_explores_from_nothing(tmp_path: Path) -> None:
