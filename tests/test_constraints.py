@@ -152,6 +152,18 @@ def test_an_unknown_price_is_taken_for_the_worst() -> None:
     assert applied(within("price", most=0.0), nothing, 2).order.tolist() == [0, 1]
 
 
+def test_a_column_is_looked_at_and_not_copied() -> None:
+    """It is memory of the matrix that the model saw; only where a rule added an item is it copied, and that is NaN."""
+    slate = slates.slate([3.0, 2.0], columns={"price": [5.0, 1.0], "margin": [2.0, 4.0]})
+    assert slate.facts is not None
+    assert np.shares_memory(slate.column("margin"), slate.facts.rows)
+    assert slate.column("margin").tolist() == [2.0, 4.0]
+    grown = applied(ps.pin("i9"), slate, 3)
+    np.testing.assert_array_equal(grown.column("margin"), [2.0, 4.0, np.nan])
+    np.testing.assert_array_equal(grown.column("score"), [3.0, 2.0, np.nan])
+    assert grown.propensity.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_a_broken_promise_of_a_served_answer_is_named_and_counted(tmp_path: Path) -> None:
     """An item asked for that no candidate is: the answer goes out in full, names the rule, and the metric counts it."""
     rules = 'rerank = [ps.rerank.at_least("item", "no-such", 1), ps.rerank.within("Product.actions", most=1e9)]'
