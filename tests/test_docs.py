@@ -103,7 +103,7 @@ def test_addresses_are_documented() -> None:
 )
 def test_registered_names_are_documented(kind: str, page: str) -> None:
     """Every registered aggregate, source and rule has a row on its page, under the name of a written definition."""
-    rows = re.findall(r"^\| `ps\.\w+\(.*?\)` \(`(\w+)`\) \|", PAGES[page], re.MULTILINE)
+    rows = re.findall(r"^\| `ps\.[\w.]+\(.*?\)` \(`(\w+)`\) \|", PAGES[page], re.MULTILINE)
     for name in penstock.__all__:
         getattr(penstock, name)
     known = {name for name in names(kind) if get(kind, name).__module__.startswith("penstock.")}

@@ -103,11 +103,22 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("request", "request"): ps.request(col("now").dt.hour()),
     ("reward_model", "means"): rewards.Means(strength=9.0),
     ("reward_model", "ridge"): rewards.Ridge(penalty=1.0, interactions=False),
+    ("rule", "at_least"): ps.rerank.at_least("brand", "own", count=2, first=9),
     ("rule", "block"): ps.block("a", "b", field="brand"),
-    ("rule", "cap"): ps.cap("brand", most=3),
+    ("rule", "cap"): ps.cap("brand", most=3, first=9),
+    ("rule", "contextual"): ps.rerank.contextual(
+        ("score", "A.b"), vectors="near", how="ucb", scale=2.0, penalty=3.0, among=70, rate=0.1, first=2, draws=64,
+        seed=5,
+    ),
+    ("rule", "determinantal"): ps.rerank.determinantal("brand", relevance=0.5, weights=(2.0, 1.0), vectors="near"),
     ("rule", "diversify"): ps.diversify("category", strength=0.9),
     ("rule", "explore"): ps.explore(0.02, first=4),
+    ("rule", "mmr"): ps.rerank.mmr("brand", relevance=0.5, weights=(2.0, 1.0), vectors="near"),
     ("rule", "pin"): ps.pin("gift-card", place=3),
+    ("rule", "thompson"): ps.rerank.thompson(
+        "A.wins", "A.tries", prior=0.1, strength=9.0, among=70, rate=0.1, first=2, draws=64, seed=5
+    ),
+    ("rule", "within"): ps.rerank.within("A.price", least=9.0, first=9),
     ("source", "attention"): ps.attention(
         of="viewed", kinds="kinds", times="when", about=("categories",), k=25, name="near", length=20,
         width=32, heads=4, layers=2,
@@ -214,7 +225,9 @@ def test_fingerprints_are_what_they_were() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(NotFoundError, match=r"a registered rule is named; got 'pins'; use one of block, .*pin"):
+    with pytest.raises(
+        NotFoundError, match=r"a registered rule is named; got 'pins'; use one of at_least, block, .*pin"
+    ):
         get("rule", "pins")
     with pytest.raises(NotFoundError, match=r"got 'pin'; kinds are aggregate, .*rule"):
         get("rules", "pin")

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from penstock.features import request
     from penstock.learn import Classifier, Costs, LambdaRank, Logistic, attention, outcome, two_tower
     from penstock.retrieve import covisits, lexical, popular, seen, semantic, session_neighbours, similar
+    from penstock.serve import rerank
     from penstock.serve.rerank import block, cap, diversify, explore, pin
     from penstock.serve.verdicts import rule
     from penstock.simulator import World
@@ -75,6 +76,7 @@ _WHERE = {
     "penstock.serve.verdicts": "rule",
     "penstock.simulator": "World",
 }
+_MODULES = {"rerank": "penstock.serve.rerank"}
 _MODULE = {name: module for module, names in _WHERE.items() for name in names.split()}
 
 __all__ = [
@@ -82,13 +84,15 @@ __all__ = [
     "auc", "block", "calibration_error", "cap", "count", "covisits", "decayed_count", "decayed_sum", "distinct",
     "diversify", "explore", "first", "frequent", "histogram", "last", "last_times", "latest", "lexical", "load",
     "log_loss", "max", "max_run", "mean", "median", "members", "merge_sorted", "merge_sorted_async", "min", "outcome",
-    "pin", "popular", "quantile", "rate", "ratio", "recency", "request", "roc_auc", "rule", "running", "sample",
-    "scored", "seen", "semantic", "session_length", "session_neighbours", "sessions", "similar", "sum", "top_k",
-    "two_tower", "variance",
+    "pin", "popular", "quantile", "rate", "ratio", "recency", "request", "rerank", "roc_auc", "rule", "running",
+    "sample", "scored", "seen", "semantic", "session_length", "session_neighbours", "sessions", "similar", "sum",
+    "top_k", "two_tower", "variance",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     if name in _MODULE:
         return getattr(importlib.import_module(_MODULE[name]), name)
     raise AttributeError(f"module 'penstock' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -330,9 +330,13 @@ class App:
                 )
             else:
                 shown = None
-                if chosen.recipe.rank.examples == "shown":
+                rewards = chosen.rewards
+                if rewards or chosen.recipe.rank.examples == "shown":
                     shown = impressions(logged(self.home / DECISIONS, chosen.name), chosen.recipe, log.strings)
-                trained = train(chosen.recipe, log, folder, **names, shown=shown, until=until, study=study, step=step)
+                trained = train(
+                    chosen.recipe, log, folder, **names, shown=shown, rewards=rewards, until=until, study=study,
+                    step=step,
+                )  # fmt: skip
         finally:
             if self._runtime is None:
                 log.close()

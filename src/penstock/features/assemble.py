@@ -130,6 +130,11 @@ class Assembler:
         return (*features, *self.scores, *self.requests)
 
     @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each column stands, by name."""
+        return {name: place for place, name in enumerate(self.names)}
+
+    @cached_property
     def lasting(self) -> tuple[int, ...]:
         """The columns that say of a candidate, whoever asks and whenever, what its record says."""
         found, place = [], 0

@@ -1,5 +1,6 @@
 """From the log to a model: recipes, point-in-time datasets, rankers."""
 
+from penstock.learn.bandit import LinearReward, Posterior, Summary
 from penstock.learn.cases import Acted, Cases, Trials
 from penstock.learn.classify import Classifier, FittedClassifier, Logistic
 from penstock.learn.costs import ACTIONS, Action, Costs, Price
@@ -18,8 +19,8 @@ attention, two_tower = Attention, TwoTower
 
 __all__ = [
     "ACTIONS", "Acted", "Action", "Asks", "Attention", "Candidates", "Cases", "Classifier", "Costs", "Dataset",
-    "Examination", "FittedClassifier", "Fusion", "Impressions", "Labels", "LambdaRank", "Logistic", "Model",
-    "Outcome", "Outcomes", "Price", "Recipe", "Replay", "Shown", "SourceOrder", "Trees", "Trials", "TwoTower",
-    "VerdictModel", "VerdictRecipe", "attention", "check_group", "examination", "fit_trees", "join_outcomes", "load",
-    "outcome", "popular_lists", "prepare", "retrieve", "two_tower",
+    "Examination", "FittedClassifier", "Fusion", "Impressions", "Labels", "LambdaRank", "LinearReward", "Logistic",
+    "Model", "Outcome", "Outcomes", "Posterior", "Price", "Recipe", "Replay", "Shown", "SourceOrder", "Summary",
+    "Trees", "Trials", "TwoTower", "VerdictModel", "VerdictRecipe", "attention", "check_group", "examination",
+    "fit_trees", "join_outcomes", "load", "outcome", "popular_lists", "prepare", "retrieve", "two_tower",
 ]  # fmt: skip

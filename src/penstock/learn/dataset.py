@@ -18,7 +18,7 @@ from penstock.features.plan import Plan
 from penstock.features.view import View
 from penstock.learn.impressions import Asks, Impressions, join_outcomes, worths
 from penstock.learn.recipe import Candidates, Recipe, popular_lists, retrieve
-from penstock.retrieve import Documents, History, Index, Popular, Popularity, PopularLists, Query, Reader
+from penstock.retrieve import Documents, History, Index, Popular, Popularity, PopularLists, Query, Reader, Source
 from penstock.types import Array, Micros, Progress, Rows, Strings
 
 
@@ -46,7 +46,8 @@ class Dataset:
 
     `rows` (n, features) float32; `owner` (n,) is each row's request; `positive` (n,) marks the item that came
     next; `groups` (R,) counts the rows of each request. `gain` (n,) is what came of each row, in the goal's worth;
-    `place` (n,) the position from 0 at which a decision showed it, -1 where none did.
+    `place` (n,) the position from 0 at which a decision showed it, -1 where none did. `asks` are the requests, where
+    features were read for them.
     """
 
     rows: NDArray[np.float32]
@@ -56,6 +57,7 @@ class Dataset:
     candidates: Sequence[Candidates]
     gain: NDArray[np.float64]
     place: NDArray[np.int64]
+    asks: Asks | None = None
 
     def keep(self, which: NDArray[np.bool_]) -> Dataset:
         """The same requests with only some of their rows, `which` (n,)."""
@@ -63,9 +65,9 @@ class Dataset:
         edges = np.r_[0, np.cumsum(self.groups)]
         candidates = [part.take(which[edges[i] : edges[i + 1]]) for i, part in enumerate(self.candidates)]
         columns: dict[str, Any] = {
-            f.name: getattr(self, f.name)[which] for f in fields(self) if f.name not in ("groups", "candidates")
+            f.name: getattr(self, f.name)[which] for f in fields(self) if f.name not in ("groups", "candidates", "asks")
         }
-        return Dataset(**columns, groups=groups, candidates=candidates)
+        return Dataset(**columns, groups=groups, candidates=candidates, asks=self.asks)
 
 
 class Replay:
@@ -143,6 +145,22 @@ class Replay:
         other = type(self)(self.recipe, {self.recipe.stream: self.rows.take(slice(0, stop))}, self.strings)
         other._fitted = {before: dict(indexes) for before, indexes in self._fitted.items() if before < offset}
         return other
+
+    def newest(self, before: int) -> dict[str, Index]:
+        """The newest indexes at hand that know nothing from an offset on; fitted up to it where there are none."""
+        labels = {source.label for source in self.recipe.sources}
+        held = [offset for offset, known in self._fitted.items() if offset <= before and labels <= known.keys()]
+        return self.fit(max(held, default=before))
+
+    def products(self, data: Dataset, source: Source, index: Index) -> NDArray[np.float64]:
+        """What a source looks for at each request, times the rows' item vectors (`Source.products`): (n, width)."""
+        assert data.asks is not None
+        opened = self._open(data.asks)
+        parts = [
+            source.products(Query(opened.lists(i), {}, data.asks.said(i)), index, c.items)
+            for i, c in enumerate(data.candidates)
+        ]
+        return np.concatenate([part for part in parts if part is not None])
 
     def read(self, asks: Asks) -> Read:
         """How views are read for these moments: as known at each one's offset."""
@@ -230,7 +248,7 @@ class Replay:
         rows = recipe.assembler.matrix(self.read(asks), opened, owner, items, scores).rows
         gain = np.concatenate([np.zeros(0), *gains])
         place = np.full(len(gain), -1) if places is None else np.concatenate([np.zeros(0, np.int64), *places])
-        return Dataset(rows.astype(np.float32), owner, gain > 0, groups, found, gain, place)
+        return Dataset(rows.astype(np.float32), owner, gain > 0, groups, found, gain, place, asks)
 
     def candidates(self, labels: Labels, indexes: Mapping[str, Index]) -> list[Candidates]:
         """What each label's request would have found, without features."""

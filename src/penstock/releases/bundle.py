@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,9 +16,9 @@ import numpy as np
 
 from penstock.errors import ReleaseError
 from penstock.events.archive import sync_folder
-from penstock.learn import Model, Recipe, VerdictModel, VerdictRecipe, load
+from penstock.learn import Model, Posterior, Recipe, Summary, VerdictModel, VerdictRecipe, load
 from penstock.learn.calibrate import Calibration, load_calibration
-from penstock.retrieve import Index
+from penstock.retrieve import Index, Source
 from penstock.types import Array
 
 FORMAT = 1
@@ -46,8 +47,10 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Release(Bundle):
-    """A release of a decision that answers lists. `defaults` (n,) are the items shown when nothing else can be.
+    """A release of a decision that answers lists.
 
+    `defaults` (n,) are the items shown when nothing else can be; `learned` is what is believed of rewards, by
+    `LinearReward.key`.
     `propensity` says for a score of the model how likely the goal is, where there were labels enough to fit it.
     """
 
@@ -56,6 +59,12 @@ class Release(Bundle):
     indexes: Mapping[str, Index]
     defaults: Array
     propensity: Calibration | None = None
+    learned: Mapping[str, Posterior] = field(default_factory=dict)
+
+    @cached_property
+    def sources(self) -> Mapping[str, tuple[Source, Index]]:
+        """The recipe's sources by label, each with its index."""
+        return {source.label: (source, self.indexes.get(source.label, {})) for source in self.recipe.sources}
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,7 @@ def write(
     indexes: Mapping[str, Index] | None = None,
     defaults: Array | None = None,
     propensity: Calibration | None = None,
+    learned: Mapping[str, Posterior] | None = None,
 ) -> str:
     """Writes a release under `folder` and gives its id: the first 16 digits of the SHA-256 of its files.
 
@@ -91,16 +101,16 @@ def write(
         indexes: of the sources of candidates, by label.
         defaults: (n,) codes of the items shown when nothing else can be.
         propensity: from the model's scores to chances of the goal.
+        learned: what is believed of rewards, by the key of the model.
     """
     part = folder / f".part-{os.getpid()}"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     saved = model.save(part)
     for label, index in (indexes or {}).items():
-        for name, array in index.items():
-            target = part / "index" / label / f"{name}.npy"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            np.save(target, array, allow_pickle=False)
+        _save(part / "index" / label, index)
+    for key, posterior in (learned or {}).items():
+        _save(part / "rewards" / key, {**posterior.summary.arrays(), "penalty": np.array([posterior.penalty])})
     if defaults is not None:
         np.save(part / "defaults.npy", defaults, allow_pickle=False)
     for name, value in {
@@ -136,6 +146,12 @@ def write(
     return name
 
 
+def _save(folder: Path, arrays: Mapping[str, Array]) -> None:
+    for name, array in arrays.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
 def read(folder: Path, name: str) -> Bundle:
     """Loads a release after checking every file against its manifest. Arrays are memory-mapped."""
     path = folder / name
@@ -167,17 +183,21 @@ def read(folder: Path, name: str) -> Bundle:
     if isinstance(recipe, VerdictRecipe):
         return VerdictRelease(name, recipe, warmup, manifest, VerdictModel.load(path, manifest["model"]))
     indexes: dict[str, dict[str, Array]] = {source.label: {} for source in recipe.sources}
+    rewards: dict[str, dict[str, Array]] = {}
     for file in manifest["files"]:
         parts = Path(file).parts
         if parts[0] == "index":
             indexes[parts[1]][Path(file).stem] = np.load(path / file, mmap_mode="r", allow_pickle=False)
+        elif parts[0] == "rewards":
+            rewards.setdefault(parts[1], {})[Path(file).stem] = np.load(path / file, allow_pickle=False)
     # Plain views of the maps: fancy indexing of np.memmap costs ten times as much.
     plain = {label: {name: np.asarray(array) for name, array in index.items()} for label, index in indexes.items()}
     defaults = np.load(path / "defaults.npy", allow_pickle=False)
     model = load(path, manifest["model"], recipe.assembler.lasting)
     chances = path / "propensity.json"
     propensity = load_calibration(json.loads(chances.read_text())) if chances.name in manifest["files"] else None
-    return Release(name, recipe, warmup, manifest, model, plain, defaults, propensity)
+    learned = {key: Posterior(Summary.from_arrays(held), float(held["penalty"][0])) for key, held in rewards.items()}
+    return Release(name, recipe, warmup, manifest, model, plain, defaults, propensity, learned)
 
 
 def _changed(name: str, files: Sequence[str]) -> ReleaseError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from penstock.learn import (
     Fusion,
     Impressions,
     Labels,
+    LinearReward,
     Model,
     Recipe,
     Replay,
@@ -33,33 +34,17 @@ from penstock.learn import (
 from penstock.releases.bundle import write
 from penstock.releases.leaks import leaks
 from penstock.releases.measures import goals_of, slices_of
+from penstock.releases.parts import Spent, find_seconds, label_part
 from penstock.releases.propensity import propensity
+from penstock.releases.rewards import learn_rewards
 from penstock.releases.run import Run, Step, Trained, iso
 from penstock.releases.study import Study
-from penstock.retrieve import Index, Popular, SessionNeighbours
+from penstock.retrieve import Popular, SessionNeighbours
 from penstock.types import Log, Progress
 
 K = 20
 FUSION = "fusion"
 """The name of fused sources in a comparison."""
-_TIMED = 200
-"""Requests of which the time to find candidates is taken."""
-_QUICK = 5.0
-"""A source that takes more seconds to fit than this is not fitted again to look for leaks."""
-
-
-@dataclass
-class _Spent:
-    """Seconds by source: to learn its index, and to find the candidates of one request; and the indexes."""
-
-    fit: dict[str, float] = field(default_factory=dict)
-    find: dict[str, float] = field(default_factory=dict)
-    indexes: Mapping[str, Index] = field(default_factory=dict)
-
-    @property
-    def slow(self) -> dict[str, Index]:
-        """The indexes that took long."""
-        return {label: self.indexes[label] for label, seconds in self.fit.items() if seconds > _QUICK}
 
 
 def train(
@@ -70,6 +55,7 @@ def train(
     app: str,
     log_id: str,
     shown: Impressions | None = None,
+    rewards: Sequence[LinearReward] = (),
     until: int | None = None,
     study: bool = False,
     step: Step | None = None,
@@ -85,7 +71,8 @@ def train(
         log: where from; only events below offset `until` are read (all, by default).
         folder: where releases are kept.
         app, log_id: named in the report and the manifest.
-        shown: what decisions showed, for a ranker that learns from it.
+        shown: what decisions showed, for a ranker or a rule that learns from it.
+        rewards: linear models of what items earn, which rules explore by.
         study: whether to fit again with fewer labels, and without each view and source.
         step: told of each step, for progress bars.
     """
@@ -106,8 +93,8 @@ def train(
         trees = _fit(recipe, train_parts, looked)
     fit_seconds = time.perf_counter() - start
     with run.timed("find candidates for validation") as progress:
-        spent = _Spent()
-        valid, held = _part(replay, spans[-1], negatives=None, progress=progress, spent=spent)
+        spent = Spent()
+        valid, held = label_part(replay, spans[-1], negatives=None, progress=progress, spent=spent)
     with run.timed("compare rankers"):
         goals = goals_of(replay, valid)
         comparison = _compare(replay, valid, held, trees, fit_seconds, spent, goals)
@@ -133,6 +120,10 @@ def train(
             model = trees = _fit(recipe, [*train_parts[1:], *_examples(replay, spans[-1:], shown)], looked)
     with run.timed("build the release's indexes"):
         indexes = replay.of(recipe).fit(until)
+    learned = {}
+    if rewards:
+        with run.timed("fit what rules learn") as progress:
+            learned = learn_rewards(replay.of(recipe), spans, rewards, model, indexes, shown, looked, progress)
     report = _report(
         replay,
         comparison,
@@ -157,6 +148,7 @@ def train(
             model=model,
             indexes=indexes,
             defaults=_defaults(replay),
+            learned=learned,
             report=report,
             report_html=render(report),
             baseline=_baseline(replay.recipe, held),
@@ -228,7 +220,7 @@ def _examples(
     """What the ranker learns from, a part a span."""
     rank = replay.recipe.rank
     if rank.examples == "next":
-        return [_part(replay, span, negatives=rank.negatives, progress=progress)[1] for span in spans]
+        return [label_part(replay, span, negatives=rank.negatives, progress=progress)[1] for span in spans]
     as_of = int(replay.rows.arrived.max())
     parts = []
     for span in spans:
@@ -237,32 +229,6 @@ def _examples(
             indexes = replay.fit(int(mine.asks.known[0]))
             parts.append(replay.judge(mine, indexes, window=duration(rank.window), as_of=as_of, progress=progress))
     return parts
-
-
-def _part(
-    replay: Replay,
-    span: tuple[int, int],
-    *,
-    negatives: int | None,
-    progress: Progress | None = None,
-    spent: _Spent | None = None,
-) -> tuple[Labels, Dataset]:
-    rank = replay.recipe.rank
-    labels = replay.labels(*span)
-    before = int(labels.asks.known[0])
-    seed = rank.seed + span[0] // SECOND
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(labels))[: rank.most_labels])
-    labels = labels.take(drawn)
-    indexes = replay.fit(before, None if spent is None else spent.fit)
-    if spent is not None:
-        spent.indexes, spent.find = indexes, _find_seconds(replay, labels, indexes)
-    return labels, replay.build(labels, indexes, negatives=negatives, seed=seed, progress=progress)
-
-
-def _find_seconds(replay: Replay, labels: Labels, indexes: Mapping[str, Index]) -> dict[str, float]:
-    """The time to find candidates, of some of the labels."""
-    some = np.unique(np.linspace(0, len(labels) - 1, _TIMED).astype(np.int64))
-    return replay.find_seconds(labels.take(some), indexes)
 
 
 def _examination(replay: Replay, shown: Impressions, progress: Progress) -> Examination | None:
@@ -305,7 +271,7 @@ def _fit(recipe: Recipe, parts: Sequence[Dataset], looked: Examination | None = 
 
 
 def _compare(
-    replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_seconds: float, spent: _Spent, goals: Goals
+    replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_seconds: float, spent: Spent, goals: Goals
 ) -> Comparison:
     recipe = replay.recipe
     edges = np.r_[0, np.cumsum(held.groups)]
@@ -391,7 +357,7 @@ def _session_neighbours(replay: Replay, labels: Labels, complexity: int) -> Cand
     other = replay.of(replace(replay.recipe, sources=(source,)))
     index = other.fit(int(labels.asks.known[0]))
     fitted = time.perf_counter() - start
-    find = _find_seconds(other, labels, index)[""]
+    find = find_seconds(other, labels, index)[""]
     held = other.candidates(labels, index)
     positive = np.concatenate([c.items == item for c, item in zip(held, labels.item, strict=True)])
     groups = np.array([len(c.items) for c in held], np.int64)

@@ -120,6 +120,20 @@ class Source(ABC):
         """Which of the shopper's own items led most to each of `items` (n,), 0 where the source cannot say."""
         return np.zeros(len(items), np.uint32)
 
+    def vectors(self, index: Index, items: NDArray[np.uint32]) -> NDArray[np.float32] | None:
+        """What the index knows items (n,) by: (n, width) of length 1, or 0 of an item it does not know.
+
+        None where it is no matter of vectors.
+        """
+        return None
+
+    def products(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.float64] | None:
+        """The vector that it looks for times those of items (n,), element by element: (n, width), 0 where unknown.
+
+        Their sum is the items' score. None where it is no matter of vectors.
+        """
+        return None
+
     def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
         """`find`, independently and in plain Python, as {item: scores}: the oracle of audits."""
         raise NotImplementedError

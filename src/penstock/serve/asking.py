@@ -111,7 +111,9 @@ class Asking:
     def tally(self, name: str, answer: Answer | Judged, waterfall: Waterfall) -> None:
         """Takes down a decision that is logged already."""
         stages = {**waterfall.stages, "total": waterfall.total}
-        self._meters.decided(name, answer.tier, answer.release or "none", stages, answer.cause, answer.cached)
+        self._meters.decided(
+            name, answer.tier, answer.release or "none", stages, answer.cause, answer.cached, answer.broken
+        )
 
     async def read(self, work: Callable[[], R]) -> R:
         """What `work` returns, which may wait for the store.

@@ -16,6 +16,7 @@ from penstock.errors import RequestError, StoreError
 from penstock.features.assemble import EDITION, Read, Requests
 from penstock.features.folded import Folded
 from penstock.learn import Candidates, Recipe, popular_lists, retrieve
+from penstock.registry import name_of
 from penstock.releases import Bundle, Release
 from penstock.retrieve import Popular, Popularity, PopularLists, Query
 from penstock.serve.budget import Costs, Timer
@@ -26,7 +27,7 @@ from penstock.serve.fallback import Fallback, Outcome
 from penstock.serve.faults import FAULTS
 from penstock.serve.known import LastKnown
 from penstock.serve.requests import Answer, DecideRequest, Item, Reason, user_of
-from penstock.serve.rerank import Slate
+from penstock.serve.rerank import Facts, Slate
 from penstock.serve.why import reasons
 from penstock.types import Accepted, Micros, Snapshot, Store, Strings
 
@@ -182,7 +183,8 @@ class Decider:
                 return again
             lists = opened.lists(0)
             popular = popular_lists(recipe, lists, self._popular(recipe))
-            found = retrieve(recipe, Query(lists, popular, context), release.indexes)
+            query = Query(lists, popular, context)
+            found = retrieve(recipe, query, release.indexes)
             timer.lap("retrieve")
             if not len(found.items):
                 return None
@@ -193,16 +195,20 @@ class Decider:
         scores = release.model.score(matrix.rows.astype(np.float32), found, matrix.editions)
         timer.lap("score")
         order = np.argsort(-scores, kind="stable")
-        slate = Slate(found.items, order, matrix.attributes, np.ones(len(order)))
+        facts = Facts(matrix.rows, recipe.assembler.places, release.sources, query, release.learned)
+        slate = Slate(found.items, order, matrix.attributes, np.ones(len(order)), scores, facts)
         for rule in self.decision.rules:
             slate = rule.apply(slate, k, self.strings, draw)
+        broken = tuple(name_of(rule) for rule in self.decision.rules if not rule.holds(slate, k, self.strings))
         timer.lap("rerank")
         needs = {need for source in recipe.sources for need in source.needs()}
         own = any(lists[need].any() for need in needs.difference(recipe.context)) or any(map(context.get, recipe.asks))
         tier = "personal" if own else "segment" if any(lists[n].any() for n in needs if n in lists) else "popular"
         padded = np.r_[scores, np.zeros(len(slate.items) - len(scores))]
         result = (slate.order[:k], padded[slate.order[:k]], slate.propensity[:k])
-        outcome = Outcome(tier, snapshot.offset, now, slate.items, _found_by(found), *result, matrix.rows, lists)
+        outcome = Outcome(
+            tier, snapshot.offset, now, slate.items, _found_by(found), *result, matrix.rows, lists, broken
+        )
         self._cache.keep(asked, editions, outcome)
         return outcome
 
@@ -268,7 +274,9 @@ class Decider:
             why = self._why(release, outcome)
             timer.lap("why")
         cached = cause is None and "score" not in timer.stages
-        return Answer(name, items, outcome.tier, served, "champion", timer.stages, why, cause, cached, decided)
+        return Answer(
+            name, items, outcome.tier, served, "champion", timer.stages, why, cause, cached, decided, outcome.broken
+        )
 
     def _why(self, release: Release | None, outcome: Outcome) -> list[list[Reason]]:
         if release is None or not outcome.lists:

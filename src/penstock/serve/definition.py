@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
@@ -11,12 +12,12 @@ import polars as pl
 
 from penstock.errors import DefinitionError, NotFoundError
 from penstock.features import View
-from penstock.learn import LambdaRank, Recipe, check_group
-from penstock.registry import fingerprint, to_spec
+from penstock.learn import LambdaRank, LinearReward, Recipe, check_group
+from penstock.registry import fingerprint, name_of, to_spec
 from penstock.releases import Release
 from penstock.retrieve import Popular, Source
 from penstock.serve.requests import MOST_ITEMS
-from penstock.serve.rerank import Explore, Rule
+from penstock.serve.rerank import Rule
 from penstock.types import Micros
 
 
@@ -39,6 +40,12 @@ class Decision:
     @property
     def name(self) -> str:
         return self.recipe.name
+
+    @property
+    def rewards(self) -> tuple[LinearReward, ...]:
+        """The models of rewards that its rules explore by."""
+        found = (rule.learns() for rule in self.rules)
+        return tuple(model for model in found if model is not None)
 
     @property
     def budget_ms(self) -> float:
@@ -110,11 +117,12 @@ def define(
     )  # fmt: skip
     fallback = _all(body, "fallback", Popular)
     rules = _all(body, "rerank", Rule)
-    if any(isinstance(rule, Explore) for rule in rules[:-1]):
+    early = [rule for rule in rules[:-1] if rule.explores]
+    if early:
         raise DefinitionError(
             "exploration comes last, since later rules would change the chances that it logs",
-            got=f"{name}.rerank with ps.explore before {type(rules[-1]).__name__}",
-            remedy="move ps.explore to the end",
+            got=f"{name}.rerank with {name_of(early[0])} before {type(rules[-1]).__name__}",
+            remedy=f"move {name_of(early[0])} to the end",
         )
     fields = {f.name: f.kind for f in chosen[0].schema.fields} if chosen else {}
     for field in context:
@@ -126,13 +134,7 @@ def define(
     for source in fallback:
         check_group(source, fields)
     for rule in rules:
-        field = getattr(rule, "field", item)
-        if field != "item" and field not in recipe.attributes:
-            raise DefinitionError(
-                "a rule's field is a latest value of the candidates", got=f"{field!r} in {name}.rerank",
-                remedy=f"add {field} = ps.latest({field!r}) to the view by {item}, or use one of "
-                + ", ".join(sorted(recipe.attributes)),
-            )  # fmt: skip
+        _check_reads(rule, recipe)
     paired = [view.name for view in recipe.assembler.late if by in view.by]
     if cache and paired:
         raise DefinitionError(
@@ -140,6 +142,35 @@ def define(
             got=f"cache with {paired[0]} in {name}", remedy="leave cache out, or give rank the other views: views=(…)",
         )  # fmt: skip
     return Decision(recipe, rules, fallback, budget, k, cache)
+
+
+def _check_reads(rule: Rule, recipe: Recipe) -> None:
+    """Refuses a rule that looks at what the decision does not know."""
+    reads = rule.reads()
+    for field in reads.attributes:
+        if field not in recipe.attributes:
+            raise DefinitionError(
+                "a rule's field is a latest value of the candidates", got=f"{field!r} in {recipe.name}.rerank",
+                remedy=f"add {field} = ps.latest({field!r}) to the view by {recipe.item}, or use one of "
+                + ", ".join(sorted(recipe.attributes)),
+            )  # fmt: skip
+    known = ("score", *recipe.assembler.names)
+    for column in reads.columns:
+        if column not in known:
+            near = get_close_matches(column, known, 1)
+            raise DefinitionError(
+                "a rule's column is one of the features that the ranker sees",
+                got=f"{column!r} in {recipe.name}.rerank",
+                remedy=f"did you mean {near[0]}?" if near else "use View.feature, as in Product.price, or score",
+            )
+    having = [source.label for source in recipe.sources if type(source).vectors is not Source.vectors]
+    for label in reads.vectors:
+        if label not in having:
+            raise DefinitionError(
+                "a rule's vectors are those of a candidate source that has some",
+                got=f"{label!r} in {recipe.name}.rerank",
+                remedy=f"use one of {', '.join(having)}" if having else "add ps.attention to the candidates",
+            )
 
 
 def _all(body: Mapping[str, Any], name: str, cls: type[Any]) -> tuple[Any, ...]:

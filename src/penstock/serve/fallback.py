@@ -15,13 +15,13 @@ from penstock.errors import DefinitionError
 from penstock.releases import Release
 from penstock.retrieve import Popular, Popularity
 from penstock.serve.definition import Decision, popularity_key
-from penstock.serve.rerank import Explore, Slate
+from penstock.serve.rerank import Slate
 from penstock.types import Array, Micros, Strings
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A decision made, before it is spelled out."""
+    """A decision made, before it is spelled out; `broken` names the rules whose promise its slate does not keep."""
 
     tier: str
     offset: int
@@ -33,6 +33,7 @@ class Outcome:
     propensity: NDArray[np.float64]
     rows: NDArray[np.float64] | None = None
     lists: Mapping[str, NDArray[np.uint32]] = field(default_factory=dict)
+    broken: tuple[str, ...] = ()
 
 
 class Fallback:
@@ -108,7 +109,7 @@ class Fallback:
         for rule in self._decision.rules:
             # Rules about fields of the items need features; those about items alone hold on every tier.
             with suppress(DefinitionError):
-                slate = slate if isinstance(rule, Explore) else rule.apply(slate, k, strings, random.Random(0))
+                slate = slate if rule.explores else rule.apply(slate, k, strings, random.Random(0))
         return slate
 
 

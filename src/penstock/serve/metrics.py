@@ -49,6 +49,7 @@ class _Decided(NamedTuple):
     cause: str | None
     cached: bool
     stages: Mapping[str, float]
+    broken: tuple[str, ...]
 
 
 _Note = _Posted | _Seen | _Answered | _Decided
@@ -137,6 +138,10 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self._cached = Counter("penstock_cached", "Decisions that were given before", ["decision"], registry=registry)
+        self._broken = Counter(
+            "penstock_rules_broken", "Answers that do not keep what a rule promises", ["decision", "rule"],
+            registry=registry,
+        )  # fmt: skip
         self._queue = Gauge(
             "penstock_decide_queue", "Requests that wait for the deciding thread", registry=registry,
             multiprocess_mode="livesum",
@@ -171,6 +176,7 @@ class Metrics:
         stages: Mapping[str, float],
         cause: str | None = None,
         cached: bool = False,
+        broken: tuple[str, ...] = (),
     ) -> None:
         """Takes down one decision.
 
@@ -179,8 +185,9 @@ class Metrics:
             stages: its waterfall, in milliseconds.
             cause: why a fallback answered.
             cached: whether it was given before.
+            broken: the rules whose promise it does not keep.
         """
-        self._notes.put(_Decided(decision, tier, release, cause, cached, stages))
+        self._notes.put(_Decided(decision, tier, release, cause, cached, stages, broken))
 
     def answered(self, path: str, status: int, received: int, sent: int) -> None:
         """Counts one request and the bytes of its bodies; `path` is the route's template, never a client's text."""
@@ -215,6 +222,8 @@ class Metrics:
             tally.count(self._fallbacks.labels(note.decision, note.cause), 1)
         if note.cached:
             tally.count(self._cached.labels(note.decision), 1)
+        for rule in note.broken:
+            tally.count(self._broken.labels(note.decision, rule), 1)
         stages = note.stages
         for stage, ms in stages.items():
             tally.see(self._decide.labels(stage), ms / 1e3)

@@ -64,7 +64,7 @@ class Answer(msgspec.Struct):
 
     `why` holds, where it was asked for, the reasons of each item; none where an item came from a fallback or a rule.
     `cause` says why a fallback answered, where one did; `cached` whether it was given before. `decided`, a `Decided`,
-    is logged once it is sent.
+    is logged once it is sent. `broken` names the rules whose promise the items do not keep.
     """
 
     decision_id: str
@@ -78,6 +78,7 @@ class Answer(msgspec.Struct):
     cached: bool = False
     # A `Decided`: no type of JSON, as this struct's are.
     decided: Any = None
+    broken: tuple[str, ...] = ()
 
     def body(self) -> dict[str, Any]:
         """What the client is told."""
@@ -113,6 +114,7 @@ class Judged(msgspec.Struct):
     cached: bool = False
     # A `Decided`: no type of JSON, as this struct's are.
     decided: Any = None
+    broken: tuple[str, ...] = ()
 
     def body(self) -> dict[str, Any]:
         """What the client is told."""

@@ -159,6 +159,22 @@ class Attention(Source):
 
         return replace(found, others=others)
 
+    def vectors(self, index: Index, items: NDArray[np.uint32]) -> NDArray[np.float32]:
+        """Rows of the network's table of items, (n, width)."""
+        table = _memory(self, index).stepper.table
+        held, at = places(index["items"], items)
+        out = np.zeros((len(items), table.shape[1]), np.float32)
+        out[held] = table[at + 1]
+        return out
+
+    def products(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.float64]:
+        """Zeros where the shopper has done nothing that it knows."""
+        state = _memory(self, index).state(self._events(query, index))
+        vectors = self.vectors(index, items)
+        if state is None:
+            return np.zeros(vectors.shape)
+        return (vectors * state.found).astype(np.float64)
+
     def because(self, query: Query, index: Index, items: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Which of the newest events' items is most like each item."""
         table = _memory(self, index).stepper.table
