@@ -122,7 +122,7 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("source", "attention"): ps.attention(
         of="viewed", kinds="kinds", times="when", about=("categories",), k=25, name="near", length=20,
         width=32, heads=4, layers=2,
-        scale=9.0, epochs=3, batch=64, rate=1e-3, drop=0.1, negatives=99, smoothing=0.1, seed=5,
+        scale=9.0, epochs=3, batch=64, rate=1e-3, drop=0.1, negatives=99, smoothing=0.1, seed=5, always=True,
     ),
     ("source", "covisits"): ps.covisits(span="3d", steps=4, norm=0.25, backward=0.5, **NEAR),
     ("source", "lexical"): ps.lexical(
@@ -141,6 +141,7 @@ SAMPLES: dict[tuple[str, str], Any] = {
     ("source", "two_tower"): ps.two_tower(
         of="viewed", attributes=("categories",), k=25, name="near", recent=7, decay=0.5, width=32, inner=8, epochs=3,
         batch=64, rate=1e-3, temperature=0.2, uniform=99, mined=1, alike=0.5, cold=0.1, most=99, recall=0.9, seed=5,
+        always=True,
     ),
     ("vectors", "exact"): vectors.Exact(),
     ("vectors", "faiss_graph"): vectors.FaissGraph(links=8, beam=50, held="flat"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from penstock.learn import (
 )
 from penstock.releases.bundle import write
 from penstock.releases.leaks import leaks
+from penstock.releases.lean import lean, without
 from penstock.releases.measures import goals_of, slices_of
 from penstock.releases.parts import Spent, find_seconds, label_part
 from penstock.releases.propensity import propensity
@@ -83,7 +84,7 @@ def train(
     spans = _spans(recipe, replay)
     assert replay is not None
     with run.timed("find candidates for training") as progress:
-        train_parts = _examples(replay, spans[:-1], shown, progress)
+        train_parts: Sequence[Dataset] = _examples(replay, spans[:-1], shown, progress)
     looked = None
     if recipe.rank.position_bias is not None and shown is not None:
         with run.timed("estimate examination of positions") as progress:
@@ -91,16 +92,26 @@ def train(
     start = time.perf_counter()
     with run.timed("fit trees"):
         trees = _fit(recipe, train_parts, looked)
-    fit_seconds = time.perf_counter() - start
+    rankers = [_Ranker(recipe, trees, time.perf_counter() - start, train_parts)]
+    leaner = lean(recipe)
+    if leaner is not None:
+        start = time.perf_counter()
+        with run.timed("fit trees without what is costly"):
+            parts = [without(part, recipe, leaner) for part in train_parts]
+            rankers.insert(0, _Ranker(leaner, _fit(leaner, parts, looked), time.perf_counter() - start, parts))
     with run.timed("find candidates for validation") as progress:
         spent = Spent()
         valid, held = label_part(replay, spans[-1], negatives=None, progress=progress, spent=spent)
     with run.timed("compare rankers"):
         goals = goals_of(replay, valid)
-        comparison = _compare(replay, valid, held, trees, fit_seconds, spent, goals)
+        comparison = _compare(replay, valid, held, rankers, spent, goals)
     with run.timed("look for leaks"):
         found = leaks(replay, valid, held, spent.slow)
     studied = _study(replay, train_parts, valid, held, goals, run) if study else {}
+    costly = {rankers[-1].name, *(source.label for source in recipe.sources if source.costly)}
+    if leaner is not None and comparison.chosen not in costly:
+        held, replay, recipe = without(held, recipe, leaner), replay.of(leaner), leaner
+        trees, train_parts = rankers[0].trees, rankers[0].parts
     plain = _session_source(recipe)
     if comparison.chosen == plain.label and plain not in recipe.sources:
         # The baseline that was only compared wins: it becomes a source of what is released.
@@ -270,8 +281,23 @@ def _fit(recipe: Recipe, parts: Sequence[Dataset], looked: Examination | None = 
     return fit_trees(recipe.rank, rows, gain, groups, recipe.assembler.names, weight)
 
 
+@dataclass(frozen=True, eq=False)
+class _Ranker:
+    """Trees over the candidates of a recipe, the seconds that fitting them took, and what they learned from."""
+
+    recipe: Recipe
+    trees: Trees
+    seconds: float
+    parts: Sequence[Dataset]
+
+    @property
+    def name(self) -> str:
+        """`lambdarank`, and the costly sources that it has."""
+        return "+".join(["lambdarank", *(source.label for source in self.recipe.sources if source.costly)])
+
+
 def _compare(
-    replay: Replay, labels: Labels, held: Dataset, trees: Trees, fit_seconds: float, spent: Spent, goals: Goals
+    replay: Replay, labels: Labels, held: Dataset, rankers: Sequence[_Ranker], spent: Spent, goals: Goals
 ) -> Comparison:
     recipe = replay.recipe
     edges = np.r_[0, np.cumsum(held.groups)]
@@ -288,9 +314,14 @@ def _compare(
     # Where the request says in words what is wanted, past sessions do not.
     if not recipe.asks and not any(isinstance(source, SessionNeighbours) for source in recipe.sources):
         candidates.append(_session_neighbours(replay, labels, several + 1))
-    # The trees need every source's candidates.
-    whole = _judge("lambdarank", several + 2, trees, held, edges, fit_seconds + sum(spent.fit.values()))
-    candidates.append(replace(whole, find_ms_p50=1e3 * spent.find[""]))
+    for more, ranker in enumerate(rankers):
+        mine = {source.label for source in ranker.recipe.sources}
+        rows = held if ranker.recipe is recipe else without(held, recipe, ranker.recipe)
+        # The trees need every source's candidates.
+        took = ranker.seconds + sum(seconds for label, seconds in spent.fit.items() if label in mine)
+        one = _judge(ranker.name, several + 2 + more, ranker.trees, rows, np.r_[0, np.cumsum(rows.groups)], took)
+        left_out = sum(seconds for label, seconds in spent.find.items() if label and label not in mine)
+        candidates.append(replace(one, find_ms_p50=1e3 * (spent.find[""] - left_out)))
     return compare(
         candidates,
         labels.asks.key,

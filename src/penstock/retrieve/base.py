@@ -92,6 +92,11 @@ class Source(ABC):
         return self.name or name_of(self)
 
     @property
+    def costly(self) -> bool:
+        """Whether training leaves it out of the release where the ranker is about as good without it."""
+        return False
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Names of the score columns that the ranker may use; the first one orders the list."""
         return (self.label,)

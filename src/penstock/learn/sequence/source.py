@@ -45,6 +45,7 @@ class Attention(Source):
         width, heads, layers: of the network.
         scale: times cosines, before the softmax.
         epochs, batch, rate, drop, negatives, smoothing, seed: see `Course`.
+        always: keeps it in a release where the ranker gains nothing by it.
     """
 
     of: str = "recent"
@@ -65,6 +66,7 @@ class Attention(Source):
     negatives: int = 0
     smoothing: float = 0.0
     seed: int = 1
+    always: bool = False
 
     def __post_init__(self) -> None:
         if self.width % self.heads or min(self.width, self.heads, self.length, self.epochs, self.batch) < 1:
@@ -78,6 +80,10 @@ class Attention(Source):
     @property
     def columns(self) -> tuple[str, ...]:
         return (self.label, f"{self.label}.rank")
+
+    @property
+    def costly(self) -> bool:
+        return not self.always
 
     def needs(self) -> tuple[str, ...]:
         return (self.of, *(name for name in (self.kinds, self.times) if name), *self.about)

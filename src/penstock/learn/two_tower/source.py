@@ -52,6 +52,7 @@ class TwoTower(Source):
         recall: of the k nearest items the share that is to be found; below 1 a vector index is built for a catalogue of
             20,000 items or more (see `penstock.retrieve.vectors`), and lies in the release with the rest.
         seed: of training.
+        always: keeps it in a release where the ranker gains nothing by it.
     """
 
     of: str = "recent"
@@ -73,6 +74,7 @@ class TwoTower(Source):
     most: int = 200_000
     recall: float = 1.0
     seed: int = 1
+    always: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.attributes, str):
@@ -97,6 +99,10 @@ class TwoTower(Source):
             by="attributes" if self.attributes else "cosine", like=0.6 if self.attributes else 0.9,
             patience=2, seed=self.seed,
         )  # fmt: skip
+
+    @property
+    def costly(self) -> bool:
+        return not self.always
 
     def needs(self) -> tuple[str, ...]:
         return (self.of, *self.attributes)
