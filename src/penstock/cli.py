@@ -65,13 +65,18 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the simulator.")] = 7,
     serve: Annotated[bool, typer.Option("--serve", help="Stay up afterwards, until Ctrl-C.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Where to serve; 0 takes any free port.")] = 0,
+    attention: Annotated[
+        bool,
+        typer.Option("--attention", help="Also propose items by self-attention, whether or not it earns its place."),
+    ] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="A small, quick run, to see that all works.")] = False,
     json: Json = False,
 ) -> None:
     """Run the whole system once: ingest, train, release, serve, replay the newest day as live clients, audit."""
     demo_main.run(
         app=app, home=home, events=events, mapping=mapping, last=last, clients=clients, workers=workers,
-        size=size, seed=seed, stay=serve, port=port, smoke=smoke, json=json,
+        size=size, seed=seed, stay=serve, port=port, attention=attention,
+        smoke=smoke, json=json,
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from penstock.demo.replay import replay
 from penstock.demo.source import Stream, from_file, from_simulator
 from penstock.demo.window import catalogue_of
 from penstock.errors import RequestError, UnavailableError
+from penstock.learn import Attention
 from penstock.printing import Printer
 from penstock.types import Accepted
 
@@ -39,7 +40,8 @@ MARK = "made-by-demo"
 
 def run(
     *, app: Path | None, home: Path, events: Path | None, mapping: Path | None, last: str, clients: int,
-    workers: int, size: int, seed: int, stay: bool, port: int, smoke: bool, json: bool,
+    workers: int, size: int, seed: int, stay: bool, port: int, attention: bool,
+    smoke: bool, json: bool,
 ) -> None:  # fmt: skip
     """Runs the demo and prints what it did; see ``penstock demo --help``."""
     # Told to end, it ends its server too.
@@ -60,6 +62,8 @@ def run(
     live = live[:400] if smoke else live
     goal = _goal(stream, history)
     _tune(system, goal, duration(last))
+    if attention:
+        _attend(system)
     worded = _worded(system, history)
     result: dict[str, Any] = {}
     result.update(_ingest(system, stream, place, printer))
@@ -117,6 +121,17 @@ def _tune(system: App, goal: str, last: int) -> None:
         rank = replace(one.recipe.rank, valid=span, labels=labels)
         rank = replace(rank, goal=goal) if one is decision else rank
         system.decisions[name] = replace(one, recipe=replace(one.recipe, rank=rank))
+
+
+def _attend(system: App) -> None:
+    """Adds self-attention over what a shopper did lately to the first decision, small enough to be trained beside."""
+    decision = next(iter(system.decisions.values()))
+    need = next((need for source in decision.recipe.sources for need in source.needs()), "recent")
+    source = Attention(
+        need, length=40, width=48, epochs=12, batch=32, rate=4e-3, drop=0.1, negatives=2_048, always=True
+    )
+    recipe = replace(decision.recipe, sources=(*decision.recipe.sources, source))
+    system.decisions[decision.name] = replace(decision, recipe=recipe)
 
 
 def _worded(system: App, history: Sequence[Accepted]) -> dict[str, str]:
