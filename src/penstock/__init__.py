@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     from penstock.events import Event, Money
     from penstock.events.merging import merge_sorted, merge_sorted_async
     from penstock.features import request
-    from penstock.learn import Classifier, Costs, LambdaRank, Logistic, attention, outcome, two_tower
+    from penstock.learn import Classifier, Costs, LambdaRank, Logistic, outcome
+    from penstock.learn.sequence.source import attention
+    from penstock.learn.two_tower.source import two_tower
     from penstock.retrieve import covisits, lexical, popular, seen, semantic, session_neighbours, similar
     from penstock.serve import rerank
     from penstock.serve.rerank import block, cap, diversify, explore, pin
@@ -70,7 +72,9 @@ _WHERE = {
     "penstock.events": "Event Money",
     "penstock.events.merging": "merge_sorted merge_sorted_async",
     "penstock.features": "request",
-    "penstock.learn": "Classifier Costs LambdaRank Logistic attention outcome two_tower",
+    "penstock.learn": "Classifier Costs LambdaRank Logistic outcome",
+    "penstock.learn.sequence.source": "attention",
+    "penstock.learn.two_tower.source": "two_tower",
     "penstock.retrieve": "covisits lexical popular seen semantic session_neighbours similar",
     "penstock.serve.rerank": "block cap diversify explore pin",
     "penstock.serve.verdicts": "rule",

@@ -15,12 +15,10 @@ from penstock.learn.two_tower.source import TwoTower
 from penstock.learn.verdict import Outcome, VerdictRecipe, outcome
 from penstock.learn.verdict_model import VerdictModel
 
-attention, two_tower = Attention, TwoTower
-
 __all__ = [
     "ACTIONS", "Acted", "Action", "Asks", "Attention", "Candidates", "Cases", "Classifier", "Costs", "Dataset",
     "Examination", "FittedClassifier", "Fusion", "Impressions", "Labels", "LambdaRank", "LinearReward", "Logistic",
     "Model", "Outcome", "Outcomes", "Posterior", "Price", "Recipe", "Replay", "Shown", "SourceOrder", "Summary",
-    "Trees", "Trials", "TwoTower", "VerdictModel", "VerdictRecipe", "attention", "check_group", "examination",
-    "fit_trees", "join_outcomes", "load", "outcome", "popular_lists", "prepare", "retrieve", "two_tower",
+    "Trees", "Trials", "TwoTower", "VerdictModel", "VerdictRecipe", "check_group", "examination", "fit_trees",
+    "join_outcomes", "load", "outcome", "popular_lists", "prepare", "retrieve",
 ]  # fmt: skip

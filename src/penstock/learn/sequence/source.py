@@ -305,3 +305,6 @@ _MEMORIES: Beside[_Memory] = Beside()
 
 def _memory(source: Attention, index: Index) -> _Memory:
     return _MEMORIES.of(index["items"], lambda: _Memory(source, index))
+
+
+attention = Attention

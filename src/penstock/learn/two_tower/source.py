@@ -323,3 +323,6 @@ def _near(index: Index) -> Vectors | None:
         return None
     arrays = {name.removeprefix(_NEAR): part for name, part in index.items() if name.startswith(_NEAR)}
     return _OPENED.of(index["vectors"], lambda: Vectors.from_arrays(arrays))
+
+
+two_tower = TwoTower
