@@ -534,7 +534,7 @@ def test_what_an_app_serves_from_it_is_what_an_audit_recomputes(tmp_path: Path) 
     text = text.replace(
         "    actions = ps.count()\n", '    shelves = ps.last("shelf", k=20)\n    actions = ps.count()\n', 1
     )
-    source = 'ps.two_tower("recent", k=20, attributes=("shelves",), width=12, inner=6, epochs=2)'
+    source = 'ps.two_tower("recent", k=20, attributes=("shelves",), width=12, inner=6, epochs=2, always=True)'
     text = text.replace("[ps.seen(", f"[{source}, ps.seen(")
     events = [{**event, "shelf": f"shelf-{int(event['item'][-2:]) % 5}"} for event in helpers.history()]
     with helpers.trained(tmp_path, text, events) as app:
