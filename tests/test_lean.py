@@ -125,9 +125,17 @@ def test_a_source_that_alone_knows_what_comes_next_is_released(tmp_path: Path) -
 
 
 def test_what_is_always_wanted_is_no_question(tmp_path: Path) -> None:
-    """With `always` there is nothing to leave out; nor is there where a column reads the source's score."""
+    """With `always` there is nothing to leave out; nor where a rule needs its vectors, or a column reads its score."""
     with helpers.load_app(tmp_path, TEXT.replace(SMALL, f"{SMALL}, always=True")) as app:
         assert lean(app.decisions["home"].recipe) is None
+        assert app.decisions["home"].wanted == frozenset()
+    rule = TEXT.replace("    fallback =", '    rerank = [ps.rerank.mmr("item", vectors="attention")]\n    fallback =')
+    (tmp_path / "rule").mkdir()
+    with helpers.load_app(tmp_path / "rule", rule) as app:
+        decision = app.decisions["home"]
+        assert "attention" in decision.wanted
+        assert lean(decision.recipe, decision.wanted) is None
+        assert lean(decision.recipe) is not None
     reads = TEXT.replace("ps.LambdaRank(", 'ps.LambdaRank(request={"near": col("attention") > 0}, ').replace(
         "import penstock as ps", "import penstock as ps\nfrom polars import col"
     )

@@ -334,8 +334,8 @@ class App:
                 if rewards or chosen.recipe.rank.examples == "shown":
                     shown = impressions(logged(self.home / DECISIONS, chosen.name), chosen.recipe, log.strings)
                 trained = train(
-                    chosen.recipe, log, folder, **names, shown=shown, rewards=rewards, until=until, study=study,
-                    step=step,
+                    chosen.recipe, log, folder, **names, shown=shown, rewards=rewards, wanted=chosen.wanted,
+                    until=until, study=study, step=step,
                 )  # fmt: skip
         finally:
             if self._runtime is None:

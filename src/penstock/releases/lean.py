@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,17 @@ from penstock.errors import DefinitionError
 from penstock.learn import Candidates, Dataset, Recipe
 
 
-def lean(recipe: Recipe) -> Recipe | None:
-    """The recipe without its costly sources; None where there are none, nothing else, or columns that read them."""
-    kept = tuple(source for source in recipe.sources if not source.costly)
+def lean(recipe: Recipe, wanted: Collection[str] = ()) -> Recipe | None:
+    """The recipe without its costly sources; None where there are none, nothing else, or columns that read them.
+
+    Args:
+        wanted: columns, and labels of sources, that stay.
+    """
+    kept = tuple(
+        source
+        for source in recipe.sources
+        if not source.costly or not {source.label, *source.columns}.isdisjoint(wanted)
+    )
     if not kept or len(kept) == len(recipe.sources):
         return None
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +57,7 @@ def train(
     log_id: str,
     shown: Impressions | None = None,
     rewards: Sequence[LinearReward] = (),
+    wanted: Collection[str] = (),
     until: int | None = None,
     study: bool = False,
     step: Step | None = None,
@@ -74,6 +75,7 @@ def train(
         app, log_id: named in the report and the manifest.
         shown: what decisions showed, for a ranker or a rule that learns from it.
         rewards: linear models of what items earn, which rules explore by.
+        wanted: columns, and labels of sources, that stay in the release whatever they bring.
         study: whether to fit again with fewer labels, and without each view and source.
         step: told of each step, for progress bars.
     """
@@ -93,7 +95,7 @@ def train(
     with run.timed("fit trees"):
         trees = _fit(recipe, train_parts, looked)
     rankers = [_Ranker(recipe, trees, time.perf_counter() - start, train_parts)]
-    leaner = lean(recipe)
+    leaner = lean(recipe, wanted)
     if leaner is not None:
         start = time.perf_counter()
         with run.timed("fit trees without what is costly"):

@@ -48,6 +48,12 @@ class Decision:
         return tuple(model for model in found if model is not None)
 
     @property
+    def wanted(self) -> frozenset[str]:
+        """The columns that its rules read, and the sources whose vectors they need."""
+        reads = [rule.reads() for rule in self.rules]
+        return frozenset(name for one in reads for name in (*one.columns, *one.vectors))
+
+    @property
     def budget_ms(self) -> float:
         return self.budget / 1_000
 
