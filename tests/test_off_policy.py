@@ -684,12 +684,10 @@ def test_the_benchmark_has_the_figures_that_others_read(tmp_path: Path) -> None:
     assert "--data" in result.detail["open_bandit"]
 
 
-def test_open_bandit_clicks_are_estimated_from_the_other_policys_log() -> None:
+def test_open_bandit_clicks_are_estimated_from_the_other_policys_log(shared_data: Path) -> None:
     """On both campaigns the intervals from an even draw to Thompson sampling meet what that earned."""
-    if not (DATA / "obd_random_men.csv.gz").is_file():
-        pytest.skip(f"Open Bandit data is not in {DATA}")
     for campaign in open_bandit.CAMPAIGNS:
-        even_draw, bts = (open_bandit.read(DATA, policy, campaign) for policy in open_bandit.POLICIES)
+        even_draw, bts = (open_bandit.read(shared_data / "bandit", policy, campaign) for policy in open_bandit.POLICIES)
         target = open_bandit.chances("bts", bts, even_draw.rounds)
         earned = estimate(bts.rounds, bts.rounds.propensity, "ips")
         assert earned.value == pytest.approx(bts.rounds.reward.mean())

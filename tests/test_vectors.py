@@ -281,6 +281,7 @@ class Live(RuleBasedStateMachine):
     """Any adds, replacements, deletes, merges and reopenings leave what a dictionary would."""
 
     engine: Engine = Exact()
+    off: float = 1e-4
 
     @initialize(n=st.integers(1, 60), metric=st.sampled_from(METRICS))
     def start(self, n: int, metric: Metric) -> None:
@@ -327,9 +328,10 @@ class Live(RuleBasedStateMachine):
         found = [id for id in ids[0].tolist() if id >= 0]
         assert len(found) == len(set(found)) == len(want)
         assert set(found) <= self.held.keys() & (self.held.keys() if allowed is None else allowed)
-        np.testing.assert_allclose(scores[0][: len(want)], want, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(scores[0][: len(want)], want, rtol=self.off, atol=self.off)
         for id, score in zip(found, scores[0].tolist(), strict=False):
-            assert score == pytest.approx(plain({id: self.held[id]}, query, 1, self.metric)[0], rel=1e-4, abs=1e-4)
+            mine = plain({id: self.held[id]}, query, 1, self.metric)[0]
+            assert score == pytest.approx(mine, rel=self.off, abs=self.off)
 
     @invariant()
     def counts(self) -> None:
@@ -344,6 +346,7 @@ class LiveLists(Live):
 
 class LiveInt16(Live):
     engine = Int8()
+    off = 1e-3  # a step of the remainder is the largest number over 127 · 254; of four, times a query's, twice rounded
 
 
 class LiveFaiss(Live):

@@ -120,10 +120,9 @@ class Kept:
         heads, width: of the layer.
         most: positions kept at most; the caller begins anew before there are more.
 
-    >>> kept = Kept(heads=1, width=2, most=8)
+    >>> kept, one = Kept(heads=1, width=2, most=8), np.ones((1, 2), np.float32)
     >>> for step in range(3):
-    ...     seen = kept.step(np.ones((1, 2), np.float32), np.ones((1, 2), np.float32), np.full((1, 2), step,
-    np.float32))
+    ...     seen = kept.step(one, one, one * step)
     >>> seen
     array([[1., 1.]], dtype=float32)
     """

@@ -84,8 +84,8 @@ def document(described: Mapping[str, Any]) -> Json:
     )
     # Timings travel in the Server-Timing header.
     hidden = {
-        "Answer": ("timings", "cause", "cached", "decided"),
-        "Judged": ("timings", "cause", "cached", "decided", "propensity"),
+        "Answer": ("timings", "cause", "cached", "decided", "broken"),
+        "Judged": ("timings", "cause", "cached", "decided", "propensity", "broken"),
     }
     for name, inner in hidden.items():
         components[name]["description"] = {"Answer": "A decision that is a list.", "Judged": "A verdict."}[name]
