@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -75,22 +75,37 @@ class _Line(asyncio.Protocol):
 
 
 def flood(
-    host: str, port: int, users: Sequence[str], *, connections: int, seconds: float, rate: float | None = None
+    host: str,
+    port: int,
+    users: Sequence[str],
+    *,
+    connections: int,
+    seconds: float,
+    rate: float | None = None,
+    connected: Callable[[], None] = lambda: None,
 ) -> Flood:
     """Asks for decisions of `users` in turn.
 
     Args:
         rate: requests a second; without one, each connection asks again as soon as it is answered.
+        connected: called once every connection is made and nothing is asked yet.
     """
-    return asyncio.run(_flood(host, port, [_request(user) for user in users], connections, seconds, rate))
+    return asyncio.run(_flood(host, port, [_request(user) for user in users], connections, seconds, rate, connected))
 
 
 async def _flood(
-    host: str, port: int, requests: Sequence[bytes], connections: int, seconds: float, rate: float | None
+    host: str,
+    port: int,
+    requests: Sequence[bytes],
+    connections: int,
+    seconds: float,
+    rate: float | None,
+    connected: Callable[[], None],
 ) -> Flood:
     found, idle = Flood(), deque[_Line]()
     loop = asyncio.get_running_loop()
     lines = [(await loop.create_connection(lambda: _Line(found, idle), host, port))[1] for _ in range(connections)]
+    connected()
     began, due, looked = perf_counter(), 0, 0.0
     while (now := perf_counter() - began) < seconds:
         found.lag, looked = max(found.lag, (now - looked) * 1e3), now

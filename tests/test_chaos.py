@@ -8,6 +8,7 @@ import http.client
 import random
 import resource
 import shutil
+import signal
 import sqlite3
 import threading
 import time
@@ -453,13 +454,20 @@ def test_a_clock_that_is_set_back_an_hour_stops_nothing(trained: Path, tmp_path:
 
 
 def test_ten_times_the_traffic_is_answered_in_time_or_refused(trained: Path, tmp_path: Path) -> None:
-    """At ten times its capacity the server answers at a third of it at least, and is itself again at once."""
+    """At ten times its capacity the server answers at a third of it at least, and is itself again at once.
+
+    None of the connections, made while it was busy with something else, waits in vain to be taken.
+    """
     home = shutil.copytree(trained / "home", tmp_path / "home")
     with helpers.server(trained / "small.py", home) as server, Line(server) as line:
         until(lambda: in_time(timed(line, USERS[0])) == "personal")
         calm = flood(server.host, server.port, USERS, connections=4, seconds=2)
         assert set(calm.statuses) == {200}
-        storm = flood(server.host, server.port, USERS, connections=600, seconds=4, rate=10 * calm.rate)
+        server.process.send_signal(signal.SIGSTOP)
+        storm = flood(
+            server.host, server.port, USERS, connections=600, seconds=4, rate=10 * calm.rate,
+            connected=lambda: server.process.send_signal(signal.SIGCONT),
+        )  # fmt: skip
         assert set(storm.statuses) <= {200, 429, 503}
         assert storm.statuses[200] + storm.retry == storm.statuses.total() == storm.sent
         assert max(storm.total) < BUDGET

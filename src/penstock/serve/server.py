@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -168,6 +168,8 @@ class _Server(uvicorn.Server):
         self._connections = Connections(limits, app.turned_away)
         self._app = app
         self._draining: float | None = None
+        self._listeners: Sequence[socket.socket] = ()
+        self._taking: set[asyncio.Task[Any]] = set()
         config = uvicorn.Config(
             app,
             http=cast("type[asyncio.Protocol]", partial(Connection, self._connections)),
@@ -186,6 +188,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._listeners = sockets or ()
         self._on_ready()
 
     def drain(self) -> None:
@@ -213,8 +216,32 @@ class _Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _take_pending(self) -> None:
+        """Takes every connection that still waits to be accepted.
+
+        The event loop accepts one in a round, which lets processes share them; but where a round is long, hundreds
+        would wait for seconds before a word of theirs is read, and could not even be refused.
+        """
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            # Another process may have taken it meanwhile; out of files, the loop's own accepting says so.
+            with suppress(OSError):
+                while True:
+                    taken, _ = listener.accept()
+                    taken.setblocking(False)
+                    task = loop.create_task(loop.connect_accepted_socket(self._protocol, taken))
+                    self._taking.add(task)
+                    task.add_done_callback(self._taking.discard)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
     async def on_tick(self, counter: int) -> bool:
         self._connections.sweep()
+        if self._draining is None:
+            self._take_pending()
         if self._app.draining:
             now = perf_counter()
             if self._draining is None:
