@@ -137,6 +137,8 @@ def train(
     if rewards:
         with run.timed("fit what rules learn") as progress:
             learned = learn_rewards(replay.of(recipe), spans, rewards, model, indexes, shown, looked, progress)
+    with run.timed("index the release's vectors"):
+        indexes = {source.label: source.released(indexes[source.label]) for source in recipe.sources}
     report = _report(
         replay,
         comparison,

@@ -17,8 +17,9 @@ from penstock.learn.sequence.network import Attributes, Form, begin
 from penstock.learn.sequence.training import Course, Sequences, train
 from penstock.registry import registered
 from penstock.retrieve import Found, History, Index, Query, Source
-from penstock.retrieve.base import places
+from penstock.retrieve.base import Listed, places
 from penstock.retrieve.beside import Beside
+from penstock.retrieve.parallel import check_parallel
 from penstock.types import Array
 
 _MOST_KEPT = 64 << 20
@@ -40,8 +41,9 @@ class Attention(Source):
         times: that of their times (`last_times`), where the time between events is to be looked at.
         about: list features of the same events that say what their items are, such as ``("categories",)``: items that
             few have touched are then known by what they are.
-        length: events looked at, the newest, and up to half as many again; a list that holds at least twice as many
-            lets most clicks cost one step.
+        length: events looked at, the newest, and up to half as many again; of a list that holds no more than that the
+            newest two thirds, and up to all. Most clicks then cost one step; the shorter the list, the more go through
+            all of it.
         width, heads, layers: of the network.
         scale: times cosines, before the softmax.
         epochs, batch, rate, drop, negatives, smoothing, seed: see `Course`.
@@ -69,13 +71,28 @@ class Attention(Source):
     always: bool = False
 
     def __post_init__(self) -> None:
-        if self.width % self.heads or min(self.width, self.heads, self.length, self.epochs, self.batch) < 1:
+        if isinstance(self.about, str):
+            raise DefinitionError(
+                "what items are is named in a tuple", got=repr(self.about), remedy=f"write about=({self.about!r},)"
+            )
+        read = [name for name in (self.of, self.kinds, self.times) if name]
+        if not self.of or len({*read, *self.about}) < len(read) + len(self.about):
+            raise DefinitionError(
+                "items, kinds, times and what items are each come from a list feature of their own",
+                got=f"of={self.of!r}, kinds={self.kinds!r}, times={self.times!r}, about={self.about!r}",
+                remedy='of="recent", kinds="kinds", times="when", about=("categories",)',
+            )
+        sizes = (self.k, self.width, self.heads, self.layers, self.length, self.epochs, self.batch)
+        if min(sizes) < 1 or self.width % self.heads:
             raise DefinitionError(
                 "a network's width is a multiple of its heads, and its sizes are at least 1",
-                got=f"width={self.width!r}, heads={self.heads!r}, length={self.length!r}, epochs={self.epochs!r}, "
-                f"batch={self.batch!r}",
-                remedy="width=64, heads=2 are usual",
+                got=f"k={self.k!r}, width={self.width!r}, heads={self.heads!r}, layers={self.layers!r}, "
+                f"length={self.length!r}, epochs={self.epochs!r}, batch={self.batch!r}",
+                remedy="k=60, width=64, heads=2, layers=1, length=50, epochs=10, batch=128 are usual",
             )
+        if not self.scale > 0:
+            raise DefinitionError("cosines are multiplied by more than 0", got=f"scale={self.scale!r}", remedy="14.0")
+        _ = self.course  # refuses what it cannot be
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -87,6 +104,10 @@ class Attention(Source):
 
     def needs(self) -> tuple[str, ...]:
         return (self.of, *(name for name in (self.kinds, self.times) if name), *self.about)
+
+    def check(self, lists: Mapping[str, Listed]) -> None:
+        """Kinds and times are read place by place beside the items; what items are is not."""
+        check_parallel(lists, (self.of, *(name for name in (self.kinds, self.times) if name)))
 
     def form(self, items: int, kinds: int = 1, attributes: int = 1) -> Form:
         """The network's sizes, for so many codes of each."""
@@ -227,12 +248,15 @@ class Attention(Source):
         if self.times:
             time = _beside(query.lists[self.times], held).astype(np.int64)
             events[:-1, 2] = np.maximum(time[:-1] - time[1:], 0)
-        most = self.length + self.length // 2
-        if len(events) > most:
-            # A window that moved on with each event would have everything computed anew each time. It begins instead
-            # where a mixed code is the least, which stays while the list goes on.
-            mixed = events[self.length - 1 : most, 0] * _MIX & _MASK
-            events = events[: self.length + int(mixed.argmin())]
+        # A window that moved on with each event, as the list's own end does once it is full, would have everything
+        # computed anew each time. It begins instead where a mixed code is the least, which stays while the list goes
+        # on.
+        newest = query.lists[self.of]
+        most = min(self.length + self.length // 2, len(newest))
+        least = max(1, min(self.length, 2 * len(newest) // 3))
+        if len(events) > most or (len(events) > least and newest[-1]):
+            mixed = events[least - 1 : most, 0] * _MIX & _MASK
+            events = events[: least + int(mixed.argmin())]
         if len(events):
             events[-1, 2] = 0  # as in training, nothing is known of what came before the window
         return events[::-1]
