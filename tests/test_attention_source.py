@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import helpers
 from penstock.errors import DefinitionError
 from penstock.learn import Attention
+from penstock.learn.attention import Kept
 from penstock.learn.sequence import source as module
 from penstock.retrieve import History, Index, Query
 
@@ -68,6 +69,30 @@ def test_what_is_kept_changes_nothing(fitted: Any, clicks: list[int], batch: int
         assert found.items.tolist() == list(plain)
         assert [tuple(row) for row in found.scores.tolist()] == list(plain.values())
         assert set(source.because(asked, index, found.items).tolist()) <= {0, *clicks}
+
+
+@pytest.mark.parametrize("wrong", ["bias", "order"])
+def test_plain_does_not_repeat_a_mistake_of_the_quick_form(
+    fitted: Any, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where attention forgets its bias, or events are read the wrong way round, plain finds what the definition says
+    and find does not: an audit would name it."""
+    source, index = fitted
+    index = {**index, "items": index["items"].copy(), "weight 0.distance": index["weight 0.distance"] + np.arange(8.0)}
+    asked = query([12, 11, 10, 15], [1, 2, 1, 1])
+    right = source.plain(asked, index)
+    assert [tuple(row) for row in source.find(asked, index).scores.tolist()] == list(right.values())
+    index = {**index, "items": index["items"].copy()}
+    if wrong == "bias":
+        step = Kept.step
+        monkeypatch.setattr(Kept, "step", lambda self, query, key, value, bias: step(self, query, key, value))
+    else:
+        reading = Attention._events
+        monkeypatch.setattr(Attention, "_events", lambda self, query, index: reading(self, query, index)[::-1])
+    found, plain = source.find(asked, index), source.plain(asked, index)
+    assert dict(zip(found.items.tolist(), map(tuple, found.scores.tolist()), strict=True)) != plain
+    assert plain.keys() == right.keys()
+    assert [row[0] for row in plain.values()] == pytest.approx([row[0] for row in right.values()], abs=1e-4)
 
 
 def test_one_more_click_is_one_more_step(fitted: Any, monkeypatch: pytest.MonkeyPatch) -> None:

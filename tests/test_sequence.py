@@ -20,6 +20,7 @@ from penstock.learn.autodiff import Tensor, gradcheck, gradients, rows
 from penstock.learn.losses import softmax_over, softmax_over_sample
 from penstock.learn.sequence.incremental import Stepper
 from penstock.learn.sequence.network import Attributes, Form, Tokens, begin, encode, gap_bucket, vectors
+from penstock.learn.sequence.plain import Plain
 from penstock.learn.sequence.training import Course, Sequences, _part, batches, split, train
 from penstock.learn.threads import one_blas_thread
 from penstock.types import Array
@@ -81,6 +82,21 @@ def test_one_event_at_a_time_gives_what_the_whole_sequence_gives(length: int, la
     for i in range(length):
         state = stepper.step(state, int(tokens.item[0, i]), int(tokens.kind[0, i]), float(tokens.gap[0, i]))
         np.testing.assert_allclose(state.found, wanted[0, i], atol=1e-5)
+
+
+@given(st.integers(1, 9), st.integers(0, 3), st.booleans(), st.integers(0, 50))
+@settings(max_examples=25)
+def test_the_definition_gives_what_the_whole_sequence_gives(length: int, layers: int, cosine: bool, seed: int) -> None:
+    """Place by place in float64, by code of its own, to 1e-9: with kinds, times and attributes."""
+    form = replace(SMALL, layers=layers, cosine=cosine)
+    weights, tokens = drawn(form, seed), events(form, length, 1, seed)
+    found, table = whole(form, weights, tokens, KNOWN)
+    plain = Plain(form, weights, KNOWN)
+    np.testing.assert_allclose(plain.table, table, atol=1e-9)
+    assert tokens.kind is not None
+    assert tokens.gap is not None
+    steps = list(zip(tokens.item[0].tolist(), tokens.kind[0].tolist(), tokens.gap[0].tolist(), strict=True))
+    np.testing.assert_allclose(plain.fits(steps), table @ found[0, -1], atol=1e-9)
 
 
 def test_going_on_from_what_was_kept_gives_the_same_bits() -> None:

@@ -14,6 +14,7 @@ from penstock.clock import SECOND
 from penstock.errors import DefinitionError
 from penstock.learn.sequence.incremental import State, Stepper
 from penstock.learn.sequence.network import Attributes, Form, begin
+from penstock.learn.sequence.plain import Plain
 from penstock.learn.sequence.training import Course, Sequences, train
 from penstock.registry import registered
 from penstock.retrieve import Found, History, Index, Query, Source
@@ -24,6 +25,8 @@ from penstock.types import Array
 
 _MOST_KEPT = 64 << 20
 """Bytes of states kept in memory for each network."""
+_CLOSE = 1e-4
+"""How far a cosine in float32 may be off."""
 _MIX, _MASK = 0x9E3779B1, 0xFFFFFFFF
 
 
@@ -214,16 +217,53 @@ class Attention(Source):
         return led
 
     def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
-        """Every event gone through anew, with nothing kept."""
+        """By the network's definition, in float64 (see `penstock.learn.sequence.plain`).
+
+        Where the quick form, gone through anew with nothing kept, comes within 1e-4 of it in every cosine and in what
+        is among the best, its own numbers, since audits compare bits; else those of the definition.
+        """
+        events = self._plain_events(query, index)
+        if not events:
+            return {}
+        exact = _plain(self, index).fits(events)[1:]
         stepper = _memory(self, index).stepper
         state = stepper.start()
-        events = self._events(query, index)
-        for row, kind, gap in events.tolist():
+        for row, kind, gap in events:
             state = stepper.step(state, row, kind, gap)
-        if not len(events):
-            return {}
         found = self._best(stepper, state, index)
-        return dict(zip(found.items.tolist(), map(tuple, found.scores.tolist()), strict=True))
+        best = np.argsort(-exact, kind="stable")[: self.k]
+        at = np.searchsorted(index["items"], found.items)
+        if (
+            len(at) == len(best)
+            and np.abs(found.scores[:, 0] - exact[at]).max() <= _CLOSE
+            and exact[at].min() >= exact[best[-1]] - _CLOSE
+        ):
+            return dict(zip(found.items.tolist(), map(tuple, found.scores.tolist()), strict=True))
+        told = zip(index["items"][best].tolist(), exact[best].tolist(), strict=True)
+        return {code: (cosine, float(rank)) for rank, (code, cosine) in enumerate(told)}
+
+    def _plain_events(self, query: Query, index: Index) -> list[tuple[int, int, int]]:
+        """`_events` once more, event by event."""
+        rows, kinds = (
+            {code: row for row, code in enumerate(index[name].tolist(), 1)} for name in ("items", "kinds")
+        )  # fmt: skip
+        items = query.lists[self.of].tolist()
+        known = []
+        for place, code in enumerate(items):
+            if code in rows:
+                kind, time = (
+                    query.lists[name].tolist()[place] if name and place < len(query.lists[name]) else 0
+                    for name in (self.kinds, self.times)
+                )
+                known.append((rows[code], kinds.get(kind, 0), time))
+        most = min(self.length + self.length // 2, len(items))
+        least = max(1, min(self.length, 2 * len(items) // 3))
+        if len(known) > most or (items[-1] and len(known) > least):
+            ends = range(least, min(most, len(known)) + 1)
+            known = known[: min(ends, key=lambda end: known[end - 1][0] * _MIX % (_MASK + 1))]
+        known = known[::-1]
+        before = [known[0][2] if known else 0, *(time for _, _, time in known)]
+        return [(row, kind, max(time - since, 0)) for (row, kind, time), since in zip(known, before, strict=False)]
 
     def _best(self, stepper: Stepper, state: State, index: Index) -> Found:
         like = stepper.table[1:] @ state.found
@@ -287,14 +327,20 @@ def _cosines(stepper: Stepper, state: State, at: Array) -> NDArray[np.float64]:
     return np.asarray((stepper.table[at + 1] * state.found).sum(axis=1), np.float64)
 
 
+def _network(source: Attention, index: Index) -> tuple[Form, dict[str, Array], Attributes]:
+    """The network that lies in an index."""
+    weights = {name.removeprefix("weight "): array for name, array in index.items() if name.startswith("weight ")}
+    attributes = Attributes(index["attribute_starts"], index["attribute_codes"])
+    kinds = len(index["kinds"]) + 1 if source.kinds else 1
+    form = source.form(len(index["items"]) + 1, kinds, int(index["attribute_codes"].max(initial=0)) + 1)
+    return form, weights, attributes
+
+
 class _Memory:
     """A network and what it has computed of some shoppers' events; any thread may use it."""
 
     def __init__(self, source: Attention, index: Index) -> None:
-        weights = {name.removeprefix("weight "): array for name, array in index.items() if name.startswith("weight ")}
-        attributes = Attributes(index["attribute_starts"], index["attribute_codes"])
-        kinds = len(index["kinds"]) + 1 if source.kinds else 1
-        form = source.form(len(index["items"]) + 1, kinds, int(index["attribute_codes"].max(initial=0)) + 1)
+        form, weights, attributes = _network(source, index)
         self.stepper = Stepper(form, weights, attributes, most=source.length + source.length // 2 + 1)
         self._most = max(1, _MOST_KEPT // (8 * form.layers * form.width * self.stepper.most + 512))
         self._states: OrderedDict[bytes, State] = OrderedDict()
@@ -325,6 +371,13 @@ class _Memory:
 
 
 _MEMORIES: Beside[_Memory] = Beside()
+
+
+_PLAIN: Beside[Plain] = Beside()
+
+
+def _plain(source: Attention, index: Index) -> Plain:
+    return _PLAIN.of(index["items"], lambda: Plain(*_network(source, index)))
 
 
 def _memory(source: Attention, index: Index) -> _Memory:
