@@ -225,6 +225,9 @@ def test_no_history_finds_nothing() -> None:
     source = Attention("recent", **SMALL)
     index = source.fit({"recent": history([])})
     assert len(source.find(query([10]), index).items) == 0
+    for asked in (query([10]), Query({"recent": np.zeros(0, np.uint32)}, {})):
+        assert source.plain(asked, index) == {}
+        assert len(source.find(asked, index).items) == 0
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ class Attention(Source):
                 known.append((rows[code], kinds.get(kind, 0), time))
         most = min(self.length + self.length // 2, len(items))
         least = max(1, min(self.length, 2 * len(items) // 3))
-        if len(known) > most or (items[-1] and len(known) > least):
+        if len(known) > most or (len(known) > least and items[-1]):
             ends = range(least, min(most, len(known)) + 1)
             known = known[: min(ends, key=lambda end: known[end - 1][0] * _MIX % (_MASK + 1))]
         known = known[::-1]
