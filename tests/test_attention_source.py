@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import helpers
 from penstock.errors import DefinitionError
 from penstock.learn import Attention
+from penstock.learn.attention import Kept
 from penstock.learn.sequence import source as module
 from penstock.retrieve import History, Index, Query
 
@@ -42,10 +45,10 @@ def fitted() -> tuple[Attention, Index]:
 
 
 def query(items: list[int], kinds: list[int] | None = None, when: list[int] | None = None) -> Query:
-    """Items newest first, as list features are; an event every three seconds."""
+    """Items newest first, as list features are, with room for one more; an event every three seconds."""
     told, times = kinds or [1] * len(items), when or [900 - 3 * i for i in range(len(items))]
     lists = {"recent": items, "kinds": told, "when": times}
-    return Query({name: np.array(part, np.uint32) for name, part in lists.items()}, {})
+    return Query({name: np.array([*part, 0], np.uint32) for name, part in lists.items()}, {})
 
 
 def likes(source: Attention, index: Index, asked: Query, items: list[int]) -> Any:
@@ -68,6 +71,30 @@ def test_what_is_kept_changes_nothing(fitted: Any, clicks: list[int], batch: int
         assert set(source.because(asked, index, found.items).tolist()) <= {0, *clicks}
 
 
+@pytest.mark.parametrize("wrong", ["bias", "order"])
+def test_plain_does_not_repeat_a_mistake_of_the_quick_form(
+    fitted: Any, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where attention forgets its bias, or events are read the wrong way round, plain finds what the definition says
+    and find does not: an audit would name it."""
+    source, index = fitted
+    index = {**index, "items": index["items"].copy(), "weight 0.distance": index["weight 0.distance"] + np.arange(8.0)}
+    asked = query([12, 11, 10, 15], [1, 2, 1, 1])
+    right = source.plain(asked, index)
+    assert [tuple(row) for row in source.find(asked, index).scores.tolist()] == list(right.values())
+    index = {**index, "items": index["items"].copy()}
+    if wrong == "bias":
+        step = Kept.step
+        monkeypatch.setattr(Kept, "step", lambda self, query, key, value, bias: step(self, query, key, value))
+    else:
+        reading = Attention._events
+        monkeypatch.setattr(Attention, "_events", lambda self, query, index: reading(self, query, index)[::-1])
+    found, plain = source.find(asked, index), source.plain(asked, index)
+    assert dict(zip(found.items.tolist(), map(tuple, found.scores.tolist()), strict=True)) != plain
+    assert plain.keys() == right.keys()
+    assert [row[0] for row in plain.values()] == pytest.approx([row[0] for row in right.values()], abs=1e-4)
+
+
 def test_one_more_click_is_one_more_step(fitted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shopper's next click costs one step, also where the list is longer than what is looked at."""
     source, index = fitted
@@ -83,6 +110,27 @@ def test_one_more_click_is_one_more_step(fitted: Any, monkeypatch: pytest.Monkey
     before = len(steps)
     source.find(query(clicks[:4][::-1]), index)
     assert len(steps) == before
+
+
+@pytest.mark.parametrize("holds", [9, 24])
+def test_one_more_click_is_a_few_steps_where_the_list_holds_no_more_than_is_looked_at(
+    holds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full list moves on with each click; what is looked at does not, but goes back two thirds of it or more."""
+    source = Attention("recent", **SMALL | {"length": 24, "epochs": 1})
+    index = source.fit({"recent": history(visits())})
+    stepper = module._memory(source, index).stepper
+    steps: list[int] = []
+    step = stepper.step
+    monkeypatch.setattr(stepper, "step", lambda *what: (steps.append(1), step(*what))[1])
+    clicks = [10 + int(code) for code in np.random.default_rng(1).integers(0, 9, 300)]
+    for end in range(1, len(clicks)):
+        newest = clicks[max(0, end - holds) : end][::-1]
+        asked = Query({"recent": np.array(newest + [0] * (holds - len(newest)), np.uint32)}, {})
+        source.find(asked, index)
+        looked = len(source._events(asked, index))
+        assert 2 * holds // 3 <= looked <= holds if end >= holds else looked == end
+    assert len(steps) < holds / 2 * len(clicks)
 
 
 def test_every_candidate_has_a_score_and_it_is_the_one_found(fitted: Any) -> None:
@@ -173,9 +221,86 @@ def test_what_is_kept_goes_with_its_index() -> None:
 
 
 def test_no_history_finds_nothing() -> None:
-    """An empty shop has a source that finds nothing, and sizes that do not fit are refused."""
+    """An empty shop has a source that finds nothing."""
     source = Attention("recent", **SMALL)
     index = source.fit({"recent": history([])})
     assert len(source.find(query([10]), index).items) == 0
-    with pytest.raises(DefinitionError, match="multiple of its heads"):
-        Attention(width=9, heads=2)
+    for asked in (query([10]), Query({"recent": np.zeros(0, np.uint32)}, {})):
+        assert source.plain(asked, index) == {}
+        assert len(source.find(asked, index).items) == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [
+        ({"width": 9, "heads": 2}, "multiple of its heads"),
+        ({"k": 0}, "at least 1"),
+        ({"layers": 0}, "at least 1"),
+        ({"scale": 0.0}, "more than 0"),
+        ({"drop": 1.0}, "shares below 1"),
+        ({"about": "categories"}, "named in a tuple"),
+        ({"kinds": "recent"}, "a list feature of their own"),
+        ({"kinds": "when", "times": "when"}, "a list feature of their own"),
+        ({"of": ""}, "a list feature of their own"),
+    ],
+    ids=repr,
+)
+def test_arguments_that_do_not_fit_are_refused(wrong: dict[str, Any], rule: str) -> None:
+    """With the rule, what came and the remedy, where the source is defined."""
+    with pytest.raises(DefinitionError, match=rule) as raised:
+        Attention(**wrong)
+    assert raised.value.got
+    assert raised.value.remedy
+
+
+PARALLEL = helpers.APP.replace("    kind: str\n", "    kind: str\n    shelf: str | None = None\n").replace(
+    "[ps.seen(", '[ps.attention("recent", kinds="beside"), ps.seen('
+)
+
+
+def parallel(folder: Path, recent: str, beside: str) -> None:
+    text = PARALLEL.replace('ps.last("item", k=20)', f"{recent}\n    beside = {beside}", 1)
+    helpers.load_app(folder, "from polars import col\n" + text).close()
+
+
+@pytest.mark.parametrize(
+    ("recent", "beside", "got"),
+    [
+        ('ps.last("item", k=20)', 'ps.last("kind", k=10)', "k=20"),
+        ('ps.last("item", k=20)', 'ps.top_k("kind", k=20)', "top_k"),
+        ('ps.last("item", k=20)', 'ps.first("kind", k=20)', "first"),
+        ('ps.last("item", k=20, window="7d")', 'ps.last("kind", k=20, window="1d")', "window='1d'"),
+        ('ps.last("item", k=20)', 'ps.last("kind", k=20, where=col("kind") == "view")', "where="),
+        ('ps.last("item", k=20)', 'ps.last("shelf", k=20)', "'shelf', which an event may lack"),
+        (
+            'ps.last("shelf", k=20, where=col("item") == "a")',
+            'ps.last("kind", k=20, where=col("item") == "a")',
+            "shelf",
+        ),
+    ],
+)
+def test_lists_that_need_not_hold_the_same_events_are_refused(
+    tmp_path: Path, recent: str, beside: str, got: str
+) -> None:
+    """What is read place by place is refused where a place might be another event, which training would not pair."""
+    with pytest.raises(DefinitionError, match="recent and beside are read place by place") as raised:
+        parallel(tmp_path, recent, beside)
+    assert got in raised.value.got
+    assert raised.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("recent", "beside"),
+    [
+        ('ps.last("item", k=20)', 'ps.last("kind", k=20)'),
+        ('ps.last("shelf", k=20)', 'ps.last_times("shelf", k=20)'),
+        ('ps.last("item", k=20, window="1d")', 'ps.last("kind", k=20, window="24h")'),
+        (
+            'ps.last("shelf", k=20, where=(col("kind") == "view") & col("shelf").is_not_null())',
+            'ps.last("kind", k=20, where=(col("kind") == "view") & col("shelf").is_not_null())',
+        ),
+    ],
+)
+def test_lists_of_the_same_events_are_read_beside_one_another(tmp_path: Path, recent: str, beside: str) -> None:
+    """Fields that every event has, one column twice, and an optional field that the filter asks for."""
+    parallel(tmp_path, recent, beside)

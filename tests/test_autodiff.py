@@ -28,6 +28,7 @@ OPERATIONS: dict[str, tuple[Callable[..., Tensor], list[Any]]] = {
     "multiply, broadcast": (lambda a, b: a * b, [normal(2, 1, 3), normal(4, 1)]),
     "divide": (lambda a, b: a / (b * b + 1.0), [normal(2, 3), normal(3)]),
     "one over": (lambda a: 1.0 / (a * a + 1.0), [normal(3)]),
+    "power of nought": (lambda a: a**0 + a**1.0, [np.array([0.0, -1.0, 2.0])]),
     "power": (lambda a: (a * a + 0.5) ** 1.5, [normal(4)]),
     "matrices": (lambda a, b: a @ b, [normal(3, 4), normal(4, 2)]),
     "a stack by one matrix": (lambda a, b: a @ b, [normal(2, 3, 4), normal(4, 2)]),
@@ -108,6 +109,17 @@ def test_a_gradient_of_rows_names_only_these() -> None:
     np.testing.assert_array_equal(sparse.dense()[:, 0], [0, 1, 0, 2, 0])
     both = gradients((ad.rows(table, np.array([1])).sum() + table.sum()), [table])[0]
     np.testing.assert_array_equal(np.asarray(both)[:, 0], [1, 2, 1, 1, 1])
+
+
+def test_a_gradient_of_no_rows_is_zero() -> None:
+    """A batch that takes no row of a table leaves it as it is, also where rows have several dimensions."""
+    for shape in ((5, 2), (5, 2, 3), (5,)):
+        table = Tensor(np.ones(shape, np.float32))
+        sparse = gradients(ad.rows(table, np.zeros(0, np.int64)).sum(), [table])[0]
+        assert isinstance(sparse, RowGradient)
+        places, values = sparse.summed()
+        assert (places.shape, values.shape) == ((0,), (0, *shape[1:]))
+        np.testing.assert_array_equal(sparse.dense(), np.zeros(shape))
 
 
 def test_what_does_not_depend_has_gradient_zero() -> None:

@@ -25,8 +25,9 @@ from penstock.clock import DAY
 from penstock.engines import NaiveEngine
 from penstock.errors import DefinitionError, ReleaseError
 from penstock.learn import Candidates, LinearReward, Posterior, Replay, Summary
-from penstock.releases import Release
+from penstock.releases import Release, training
 from penstock.releases.bundle import read
+from penstock.releases.parts import label_part
 from penstock.releases.rewards import learn_rewards
 from penstock.retrieve import Popular, Query
 from penstock.serve.decisions import impressions
@@ -402,8 +403,9 @@ class Actions:
         raise NotImplementedError
 
 
-def test_the_score_that_is_learned_from_is_the_released_models(tmp_path: Path) -> None:
-    """Where the model scores by a feature, both columns come to the same sums; several spans are merged."""
+def test_the_score_that_is_learned_from_is_that_of_the_spans_own_model(tmp_path: Path) -> None:
+    """Where the model scores by a feature, both columns come to the same sums; several spans are merged; a span
+    without a model is left out, but of a reward that does not look at the score."""
     with helpers.load_app(tmp_path) as app:
         app.ingest(helpers.history())
         recipe, log = app.decisions["home"].recipe, app.open().log
@@ -413,12 +415,42 @@ def test_the_score_that_is_learned_from_is_the_released_models(tmp_path: Path) -
         end = log.newest + 1
         spans = [(end - 2 * DAY, end - DAY), (end - DAY, end)]
         both, first, second = (
-            learn_rewards(replay, part, [reward], model, {})[reward.key].summary
+            learn_rewards(replay, part, [reward], [model] * len(part), {})[reward.key].summary
             for part in (spans, spans[:1], spans[1:])
         )
         assert both.squares[0, 1] == both.squares[0, 2] != 0
         assert both == first.merged(second)
         assert min(first.count, second.count) > 100
+        other = Actions(recipe.assembler.places["Product.actions_1d"])
+        mixed = learn_rewards(replay, spans, [reward], [model, other], {})[reward.key].summary
+        assert mixed.squares[0, 2] == both.squares[0, 2]
+        assert mixed.squares[0, 1] - first.squares[0, 1] != second.squares[0, 1]
+        bare = LinearReward(("Product.actions",))
+        halved = learn_rewards(replay, spans, [reward, bare], [None, model], {})
+        assert halved[reward.key].summary == second
+        assert halved[bare.key].summary.count == both.count
+
+
+def test_the_ranker_that_scores_a_span_did_not_learn_from_it(tmp_path: Path) -> None:
+    """Whatever had come of one span, its own ranker is the same, and those of the other spans are others."""
+    with helpers.load_app(tmp_path) as app:
+        app.ingest(helpers.history())
+        recipe, log = app.decisions["home"].recipe, app.open().log
+        replay = Replay(recipe, log.read(0, log.end), log.strings)
+        end = log.newest + 1
+        spans = [(end - (i + 1) * DAY, end - i * DAY) for i in (2, 1, 0)]
+        parts = {span: label_part(replay, span, negatives=20)[1] for span in spans}
+        apart = training._apart(recipe, spans, parts, None, None)
+        assert apart[2] is None
+        part = parts[spans[0]]
+        turned = replace(part, gain=part.gain[::-1].copy())
+        again = training._apart(recipe, spans, parts | {spans[0]: turned}, None, None)
+        for before, after, same in zip(apart[:2], again[:2], (True, False), strict=True):
+            assert before is not None
+            assert after is not None
+            scores = [model.score(part.rows, part.candidates[0]) for model in (before, after)]
+            assert np.array_equal(*scores) is same
+        assert training._apart(recipe, spans[:2], {spans[0]: part}, None, None) == [None, None]
 
 
 def test_a_rule_that_nothing_was_learned_for_explores_from_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,21 @@ def test_the_softmax_over_a_sample_is_the_sampled_softmax(monkeypatch: pytest.Mo
     ):
         np.testing.assert_allclose(*(g if isinstance(g, np.ndarray) else g.dense() for g in (a, b)), atol=1e-12)
     gradcheck(found, query, table, tolerance=1e-6)
+
+
+def test_blocks_are_smaller_the_more_items_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 64 queries by 200,000 items, 51 MB of logits, no more than a few are in memory at once."""
+    monkeypatch.setattr(catalogue, "_BYTES", 4 << 20)
+    random = np.random.default_rng(1)
+    query, table = (Tensor(random.normal(size=(n, 2)).astype(np.float32)) for n in (64, 200_000))
+    at = np.arange(64)
+    tracemalloc.start()
+    try:
+        softmax_over(query, table, at)
+        softmax_over_sample(query, rows(table, at), table, (at, np.arange(200_000)), np.zeros(200_000))
+        assert tracemalloc.get_traced_memory()[1] < 30 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_losses_weigh_rows_in_a_graph() -> None:

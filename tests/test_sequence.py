@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from penstock.learn.autodiff import Tensor, gradcheck, gradients
-from penstock.learn.losses import softmax_over
+from penstock.errors import DefinitionError
+from penstock.learn.autodiff import Tensor, gradcheck, gradients, rows
+from penstock.learn.losses import softmax_over, softmax_over_sample
 from penstock.learn.sequence.incremental import Stepper
 from penstock.learn.sequence.network import Attributes, Form, Tokens, begin, encode, gap_bucket, vectors
-from penstock.learn.sequence.training import Course, Sequences, batches, split, train
+from penstock.learn.sequence.plain import Plain
+from penstock.learn.sequence.training import Course, Sequences, _part, batches, split, train
+from penstock.learn.threads import one_blas_thread
 from penstock.types import Array
 
 MISSING = "torch is missing: .venv/bin/pip install torch==2.13.0"
@@ -76,6 +82,21 @@ def test_one_event_at_a_time_gives_what_the_whole_sequence_gives(length: int, la
     for i in range(length):
         state = stepper.step(state, int(tokens.item[0, i]), int(tokens.kind[0, i]), float(tokens.gap[0, i]))
         np.testing.assert_allclose(state.found, wanted[0, i], atol=1e-5)
+
+
+@given(st.integers(1, 9), st.integers(0, 3), st.booleans(), st.integers(0, 50))
+@settings(max_examples=25)
+def test_the_definition_gives_what_the_whole_sequence_gives(length: int, layers: int, cosine: bool, seed: int) -> None:
+    """Place by place in float64, by code of its own, to 1e-9: with kinds, times and attributes."""
+    form = replace(SMALL, layers=layers, cosine=cosine)
+    weights, tokens = drawn(form, seed), events(form, length, 1, seed)
+    found, table = whole(form, weights, tokens, KNOWN)
+    plain = Plain(form, weights, KNOWN)
+    np.testing.assert_allclose(plain.table, table, atol=1e-9)
+    assert tokens.kind is not None
+    assert tokens.gap is not None
+    steps = list(zip(tokens.item[0].tolist(), tokens.kind[0].tolist(), tokens.gap[0].tolist(), strict=True))
+    np.testing.assert_allclose(plain.fits(steps), table @ found[0, -1], atol=1e-9)
 
 
 def test_going_on_from_what_was_kept_gives_the_same_bits() -> None:
@@ -185,6 +206,127 @@ def test_training_is_the_same_every_time() -> None:
     seen: list[int] = []
     train(form, Course(epochs=5), sequences, each=lambda epoch, loss, now: seen.append(epoch) or epoch == 1)
     assert seen == [0, 1]
+
+
+def test_training_leaves_the_weights_that_it_goes_on_from_as_they_are() -> None:
+    """The caller's arrays are copied: trained further, in either form, an earlier network is still itself."""
+    form, sequences = steps_of_two()
+    first = begin(form, np.random.default_rng(1))
+    before = {name: value.copy() for name, value in first.items()}
+    assert (train(form, Course(epochs=1, batch=64), sequences, weights=first)["item"] != first["item"]).any()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [
+        ({"epochs": 0}, "a course has epochs"),
+        ({"negatives": -1}, "no less than no negatives"),
+        ({"rate": 0.0}, "a rate"),
+        ({"drop": 1.0}, "shares below 1"),
+        ({"smoothing": -0.1}, "shares below 1"),
+        ({"decay": -1.0}, "decay is 0 or more"),
+    ],
+)
+def test_a_course_that_cannot_be_is_refused(wrong: dict[str, Any], rule: str) -> None:
+    """With the rule and the remedy, before anything is trained."""
+    with pytest.raises(DefinitionError, match=rule) as raised:
+        Course(**wrong)
+    assert raised.value.remedy
+
+
+def test_smoothing_counts_with_drawn_negatives() -> None:
+    """Drawn often enough, the sample's smoothed loss and its gradient are those over all items."""
+    random = np.random.default_rng(2)
+    query, table, target = random.normal(size=(5, 4)), random.normal(size=(7, 4)), random.integers(1, 7, 5)
+    drawn = np.repeat(np.arange(1, 7), 50)
+    q, t = Tensor(query), Tensor(table)
+    log_q = np.full(300, np.log(300 / 6))
+    sampled = softmax_over_sample(
+        q, rows(t, target), rows(t, drawn), (target, drawn), log_q, scale=2.0, smoothing=0.3
+    )  # fmt: skip
+    whole = softmax_over(q, t[1:], target - 1, scale=2.0, smoothing=0.3)
+    assert float(sampled.value) == pytest.approx(float(whole.value), abs=1e-12)
+    for one, other in zip(gradients(sampled, [q, t]), gradients(whole, [q, t]), strict=True):
+        np.testing.assert_allclose(*(g if isinstance(g, np.ndarray) else g.dense() for g in (one, other)), atol=1e-12)
+    gradcheck(
+        lambda a, b, c: softmax_over_sample(a, b, c, (target, drawn[::50]), log_q[::50], smoothing=0.3),
+        query, table[target], table[1:], tolerance=1e-6,
+    )  # fmt: skip
+
+
+def threads_of_products() -> list[int]:
+    return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+
+
+def test_trainings_that_overlap_leave_products_as_many_threads_as_before() -> None:
+    """Whichever ends first: products take one thread until the last has ended, and then as many as before."""
+    with threadpool_limits(2, "blas"):
+        before = threads_of_products()
+        assert before
+        assert set(before) == {2}
+        with ExitStack() as first, ExitStack() as second:
+            first.enter_context(one_blas_thread())
+            second.enter_context(one_blas_thread())
+            first.close()
+            assert set(threads_of_products()) == {1}
+            second.close()
+            assert threads_of_products() == before
+
+
+FORKED = """
+import os, sys, warnings
+sys.path.insert(0, {tests!r})
+from test_sequence import steps_of_two
+from penstock.learn.sequence.training import Course, train
+warnings.simplefilter("ignore", DeprecationWarning)
+form, sequences = steps_of_two()
+one = train(form, Course(epochs=1, batch=64), sequences)
+child = os.fork()
+other = train(form, Course(epochs=1, batch=64), sequences)
+if not child:
+    os._exit(0 if (one["item"] == other["item"]).all() else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_process_that_was_forked_after_a_training_can_train() -> None:
+    """The child has none of the threads of an earlier training, waits for none, and comes to the same bits."""
+    script = FORKED.format(tests=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("more", [{"decay": 20.0}, {"smoothing": 0.4}], ids=repr)
+def test_pytorch_trains_by_the_whole_course(more: dict[str, Any]) -> None:
+    """With decay or smoothing three epochs on PyTorch end with NumPy's weights to 1e-3; without, with others."""
+    pytest.importorskip("torch", reason=MISSING)
+    from penstock.learn.pytorch.training import train as trained
+
+    form, sequences = steps_of_two()
+    weights = begin(form, np.random.default_rng(1))
+    plain = Course(epochs=3, batch=64, rate=1e-2, drop=0.0)
+    course = replace(plain, **more)
+    found = trained(form, course, sequences, weights=weights, device="cpu")
+    for name, value in train(form, course, sequences, weights=weights).items():
+        np.testing.assert_allclose(found[name], value, atol=1e-3, err_msg=name)
+    assert np.abs(train(form, plain, sequences, weights=weights)["item"] - found["item"]).max() > 0.05
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.4])
+def test_pytorch_has_the_loss_of_drawn_negatives(smoothing: float) -> None:
+    """Of the same weights and the same draw, PyTorch's loss is NumPy's to 1e-9, smoothed or not."""
+    pytest.importorskip("torch", reason=MISSING)
+    from penstock.learn.pytorch.network import SequenceNetwork
+    from penstock.learn.pytorch.training import _Whole
+
+    weights, tokens = drawn(SMALL), events(SMALL, 5)
+    course = Course(drop=0.0, negatives=9, smoothing=smoothing)
+    found, places = _Whole(SequenceNetwork(SMALL, weights, KNOWN))(tokens, course, np.random.default_rng(3))
+    others = np.random.default_rng(3).integers(1, SMALL.items, 9)
+    wanted, _ = _part(SMALL, course, weights, tokens, KNOWN, np.random.default_rng(0), others, places)
+    assert found.item() == pytest.approx(wanted, abs=1e-9)
 
 
 def test_pytorch_gives_the_same_numbers_and_gradients() -> None:

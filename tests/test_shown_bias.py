@@ -15,6 +15,7 @@ import penstock as ps
 from penstock.clock import HOUR, MINUTE, SECOND
 from penstock.errors import DefinitionError
 from penstock.learn import Asks, Impressions, LambdaRank, Recipe, Replay, examination, fit_trees, join_outcomes
+from penstock.learn.position import PositionError
 from penstock.learn.propensity import beside_trees
 from penstock.learn.recipe import Candidates
 from penstock.registry import from_spec, to_spec
@@ -138,6 +139,16 @@ def test_trees_beside_a_click_model_recover_examination_where_features_tell_rele
     np.testing.assert_allclose(found.probability, truth, rtol=0.1)
     rate = clicked.mean(axis=0)
     assert np.abs(rate / rate[0] / truth - 1).max() > 0.4
+
+
+@pytest.mark.parametrize("first", ["not shown", "not clicked", "nothing"])
+def test_trees_beside_a_click_model_need_clicks_at_the_first_position(first: str) -> None:
+    """Where the first position was never shown or clicked, the others are relative to nothing: it is refused."""
+    n = 0 if first == "nothing" else 400
+    rows = np.random.default_rng(2).normal(size=(n, 3)).astype(np.float32)
+    position = np.arange(n) % 4 + (first == "not shown")
+    with pytest.raises(PositionError, match="relative to the first position"):
+        beside_trees(rows, position, (np.arange(n) % 3 == 0) & (position > 0))
 
 
 def rank_correlation(one: np.ndarray, two: np.ndarray) -> float:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,9 @@ from penstock.errors import DefinitionError
 from penstock.learn import TwoTower
 from penstock.learn.autodiff import Tensor, gradcheck, gradients
 from penstock.learn.losses import ContrastiveMargin
-from penstock.learn.two_tower import Bags, Course, Epoch, Form, Pairs, encode, tower, train
+from penstock.learn.two_tower import Bags, Course, Epoch, Form, Pairs, encode, negatives, tower, train
 from penstock.learn.two_tower import source as two_tower_source
-from penstock.learn.two_tower.codes import beside, examples, item_bags
+from penstock.learn.two_tower.codes import examples, item_bags
 from penstock.learn.two_tower.exact import ITEM_GRID, QUERY_GRID, grid, nearest
 from penstock.learn.two_tower.negatives import alike, best, hardest, listed, lists_by, named
 from penstock.learn.two_tower.network import begin, pooled
@@ -117,6 +120,29 @@ def test_items_alike_are_those_that_share_most_codes(lists: list[list[int]], lea
         assert found.codes[at].tolist() == wanted
         assert found.weight is not None
         assert found.weight[at].tolist() == [shares[j] for j in wanted]
+
+
+def test_items_alike_are_found_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is in memory at once, the same items are found; of 6,000 items with 9,000 codes, 216 MB as one table,
+    little is."""
+    random = np.random.default_rng(3)
+    lists = [[i, *(10 + random.integers(0, 9, 5))] for i in range(300)]
+    wanted = alike(Bags.of(lists), 0.5, 4)
+    monkeypatch.setattr(negatives, "_BYTES", 1 << 20)
+    many = Bags.of([[i, *random.integers(6_000, 15_000, 3)] for i in range(6_000)])
+    tracemalloc.start()
+    try:
+        alike(many)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+    monkeypatch.setattr(negatives, "_BLOCK", 7)
+    monkeypatch.setattr(negatives, "_BYTES", 1 << 10)
+    found = alike(Bags.of(lists), 0.5, 4)
+    for one, other in ((found.starts, wanted.starts), (found.codes, wanted.codes), (found.weight, wanted.weight)):
+        np.testing.assert_array_equal(one, other)
+    query, item = random.normal(size=(9, 4)), random.normal(size=(50, 4))
+    assert best(query, item, 3).tolist() == np.argsort(-query @ item.T, axis=1)[:, :3].tolist()
 
 
 @settings(deadline=None)
@@ -396,23 +422,6 @@ def test_because_names_the_nearest_of_the_recent_items(fitted: Any) -> None:
     assert source.because(asked([99]), index, np.array([24], np.uint32)).tolist() == [0]
 
 
-def test_an_item_that_nobody_touched_is_found_by_its_attributes(fitted: Any) -> None:
-    """Once added, among those of its group. One without any known value stays out, and known ones as they are."""
-    source, index = fitted
-    new, values = np.array([500, 23, 600], np.uint32), np.array([102, 105, 0], np.uint32)
-    more = source.with_items(index, new, {"group": values})
-    assert more["items"].tolist() == [*index["items"].tolist(), 500]
-    query = asked([23], [102])
-    longer = replace(source, k=10)
-    assert 500 in longer.find(query, more).items
-    assert 500 not in longer.find(asked([45], [104]), more).items
-    assert longer.find(query, more).items.tolist() == list(longer.plain(query, more))
-    # Looked at, it says what its attributes say, and no more.
-    assert longer.find(asked([500]), more).items.tolist() == longer.find(asked([]), more).items.tolist() == []
-    old = np.isin(more["items"], index["items"])
-    assert np.array_equal(more["vectors"][old], index["vectors"])
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 200))
 def test_scores_are_the_same_in_whatever_order_they_are_added_up(seed: int, width: int) -> None:
@@ -435,48 +444,75 @@ def test_of_equal_scores_the_lower_codes_are_found() -> None:
     assert len(nearest(index, np.ones(1, np.float32), 2, index["items"])[0]) == 0
 
 
-def test_attributes_are_those_of_the_same_events() -> None:
-    """By shopper and moment; events at one moment in their order, or not at all where one of them lacks its value."""
-
-    def history(owner: list[int], item: list[int], time: list[int]) -> History:
-        return History(np.array(owner, np.uint32), np.array(item, np.uint32), np.array(time, np.int64))
-
-    past = history([1, 1, 1, 2, 2], [5, 6, 7, 8, 9], [1, 2, 2, 2, 2])
-    part = history([1, 1, 1, 2], [50, 60, 70, 80], [1, 2, 2, 2])
-    assert beside(past, part).tolist() == [50, 60, 70, 0, 0]
-
-
 VISITS = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 5), st.integers(0, 3)), max_size=25)
+
+
+def of_visits(visits: list[tuple[int, int, int]], column: int) -> History:
+    """The list feature of one column: the events, by their places, that have a value there."""
+    at = np.array([i for i, visit in enumerate(visits) if visit[column]], np.int64)
+    owner, value = (np.array([visits[i][j] for i in at.tolist()], np.uint32) for j in (0, column))
+    return History(owner, value, (at * 7) % 25, at)  # not in the order of time
 
 
 @settings(deadline=None)
 @given(VISITS, st.integers(1, 4), st.integers(1, 30))
 def test_examples_are_what_came_before_each_event(visits: list[tuple[int, int, int]], recent: int, most: int) -> None:
-    """Event by event: the newest of its shopper's events before it, repeats where they came last, each with what it
-    counts; not for a shopper's first event, one without an item, or one that only repeats the last."""
+    """Event by event: the newest of each list's events before it, repeats where they came last, each with what it
+    counts; not for a shopper's first event, or one that only repeats the last."""
     visits = sorted(visits, key=lambda visit: visit[0])
-    owner, item, group = (np.array([visit[i] for visit in visits], np.int64) for i in range(3))
-    moment = np.array([(i * 7) % 25 for i in range(len(visits))], np.int64)  # not in the order of time
-    past = History(owner.astype(np.uint32), item.astype(np.uint32), moment)
-    lines = [item, np.where(group > 0, group + 5, 0)]
+    items, groups = of_visits(visits, 1), of_visits(visits, 2)
     wanted = []
     for i, (who, what, _) in enumerate(visits):
-        before = [j for j in range(i - 1, -1, -1) if owner[j] == who]
-        if not before or not what or item[before[0]] == what:
+        before = [visit[1] for visit in visits[:i][::-1] if visit[0] == who and visit[1]]
+        if not before or not what or before[0] == what:
             continue
         bag = []
-        for line in lines:
-            codes = [int(line[j]) for j in before[:recent]]
-            bag += [(c, 0.5**p) for p, c in enumerate(codes) if c and c not in codes[:p]]
-        wanted.append((int(moment[i]), bag, what - 1))
+        for column, first in ((1, 0), (2, 5)):
+            codes = [visit[column] + first for visit in visits[:i][::-1] if visit[0] == who and visit[column]][:recent]
+            bag += [(c, 0.5**p) for p, c in enumerate(codes) if c not in codes[:p]]
+        wanted.append(((i * 7) % 25, bag, what - 1))
     wanted = sorted(wanted, key=lambda one: one[0])[-most:]
-    queries, pairs = examples(past, lines, recent, 0.5, most)
+    rows = [(items, items.item.astype(np.int64)), (groups, groups.item.astype(np.int64) + 5)]
+    queries, pairs = examples(rows, recent, 0.5, most)
     assert pairs.item.tolist() == [right for _, _, right in wanted]
     assert pairs.query.tolist() == list(range(len(wanted)))
     for i, (_, bag, _) in enumerate(wanted):
         at = slice(queries.starts[i], queries.starts[i + 1])
         assert queries.weight is not None
         assert list(zip(queries.codes[at].tolist(), queries.weight[at].tolist(), strict=True)) == bag
+
+
+def test_training_reads_lists_as_requests_do() -> None:
+    """An event that lacks its attribute shifts that list in training as in serving: both read the same rows, each
+    with what it counts."""
+    random = np.random.default_rng(5)
+    visits = [(1 + i // 30, int(random.integers(1, 9)), int(random.integers(0, 4))) for i in range(90)]
+    lists = {"recent": of_visits(visits, 1), "group": of_visits(visits, 2)}
+    source = replace(SOURCE, epochs=1)
+    index = source.fit(lists)
+    known, values = index["items"], index["values"] & np.uint64(0xFFFFFFFF)
+    rows = [np.searchsorted(known, lists["recent"].item) + 1]
+    rows.append(np.searchsorted(values, lists["group"].item) + 1 + len(known))
+    queries, pairs = examples(list(zip(lists.values(), rows, strict=True)), source.recent, source.decay, 1)
+    last = int(np.argmax(lists["recent"].time[::-1] == lists["recent"].time.max()))
+    event = lists["recent"].at[len(rows[0]) - 1 - last]
+    before = [visit for visit in visits[:event][::-1] if visit[0] == visits[event][0]]
+    served = source._asked(asked([v[1] for v in before if v[1]], [v[2] for v in before if v[2]]), index)
+    assert queries.weight is not None
+    trained = zip(queries.codes.tolist(), queries.weight.tolist(), strict=True)
+    assert len(pairs) == 1
+    assert [(row, pytest.approx(weight)) for row, weight in served] == list(trained)
+
+
+def test_a_list_that_holds_less_than_is_read_is_refused(tmp_path: Path) -> None:
+    """Training reads ten events of a list; a list of five would be served with less."""
+    text = helpers.APP.replace(
+        "    actions = ps.count()\n", '    kinds = ps.last("kind", k=5)\n    actions = ps.count()\n', 1
+    )
+    text = text.replace("[ps.seen(", '[ps.two_tower("recent", attributes=("kinds",)), ps.seen(')
+    with pytest.raises(DefinitionError, match="kinds holds the 10 newest events") as raised:
+        helpers.load_app(tmp_path, text)
+    assert "recent=5" in raised.value.remedy
 
 
 def test_an_item_has_its_id_and_the_newest_value_of_each_attribute() -> None:
@@ -493,7 +529,7 @@ def test_the_source_is_trained_on_all_but_the_newest_pairs_which_say_when_to_sto
     known = np.unique(recent.item)
     line = np.searchsorted(known, recent.item) + 1
     items = Bags.of([[i + 1] for i in range(len(known))])
-    queries, pairs = examples(recent, [line], source.recent, source.decay, source.most)
+    queries, pairs = examples([(recent, line)], source.recent, source.decay, source.most)
     cut = len(pairs) - len(pairs) // 20
     past, newest = Pairs(pairs.query[:cut], pairs.item[:cut]), Pairs(pairs.query[cut:], pairs.item[cut:])
     form = Form(len(known) + 1, len(known) + 1, source.width, shared=True)
@@ -561,7 +597,7 @@ def test_a_vector_index_finds_most_of_the_nearest_with_their_exact_scores(
     monkeypatch.setattr(two_tower_source, "_MANY", 10)
     source, index = fitted
     near = replace(source, recall=0.9)
-    searched = near._searched(dict(index))
+    searched = near.released(index)
     assert any(name.startswith("near.") for name in searched)
     found = 0
     for seed in range(30):
@@ -578,6 +614,33 @@ def test_a_vector_index_finds_most_of_the_nearest_with_their_exact_scores(
         ]
         found += len(both) / max(len(exact.items), 1)
     assert found / 30 >= 0.85
+
+
+def test_the_vector_index_is_built_for_the_release_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training finds by comparing all, whatever the recall asked for: its rows do not depend on what is quick here."""
+    monkeypatch.setattr(two_tower_source, "_MANY", 10)
+    built: list[int] = []
+    build = two_tower_source.build
+    monkeypatch.setattr(two_tower_source, "build", lambda *what, **more: (built.append(1), build(*what, **more))[1])
+    source = 'ps.two_tower("recent", k=20, width=12, epochs=1, recall=0.9, always=True)'
+    with helpers.trained(tmp_path, helpers.APP.replace("[ps.seen(", f"[{source}, ps.seen(")) as app:
+        (name,) = app.registry.ids()
+        released = read(app.registry.folder, name).indexes["two_tower"]
+    assert any(part.startswith("near.") for part in released)
+    assert built == [1]
+
+
+def test_training_goes_on_from_weights_and_leaves_them_as_they_are() -> None:
+    """Given the weights that it would begin with, it comes to the same ones; those given are not changed."""
+    form, course = Form(13, 13, 8), Course(epochs=1, batch=64)
+    queries, items = Bags.of([[i + 1] for i in range(12)]), Bags.of([[i + 1] for i in range(12)])
+    pairs = Pairs(np.repeat(np.arange(12), 5), np.repeat(np.arange(12), 5))
+    first = train(form, course, queries, items, pairs)
+    before = {name: value.copy() for name, value in first.items()}
+    second = train(form, course, queries, items, pairs, weights=first)
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, before[name])
+    assert any((second[name] != first[name]).any() for name in first)
 
 
 @pytest.mark.parametrize("inner", [0, 3])
@@ -619,3 +682,62 @@ def test_pytorch_learns_what_numpy_serves(mined: int) -> None:
     weights = trained(form, course, queries, items, pairs, held=pairs, device="cpu")
     like = encode(form, weights, "query", queries) @ encode(form, weights, "item", items).T
     assert (like.argmax(axis=1) == np.arange(12)).all()
+    assert trained(form, replace(course, epochs=1, rate=1e-12), queries, items, pairs, weights=weights, device="cpu")[
+        "item"
+    ] == pytest.approx(weights["item"], abs=1e-6)
+
+
+PART = """
+import os
+import numpy as np
+from penstock.learn.pytorch import two_tower
+from penstock.learn.two_tower import Bags, Course, Form, Pairs
+
+asked, shared = [], []
+draw = two_tower.Run.draw
+
+def watched(run, which):
+    drawn = draw(run, which)
+    asked.append(drawn.asked)
+    shared.append(drawn.shared[len(drawn.right):])
+    return drawn
+
+two_tower.Run.draw = watched
+queries = Bags.of([[i + 1] for i in range(60)])
+items = Bags.of([[1 + i] + [13 + i % 4] * (i % 3 > 0) for i in range(12)])
+pairs = Pairs(np.arange(60), np.arange(60) % 12)
+course = Course(epochs=3, batch={batch}, rate=2e-2, uniform=4, mined=1, depth=4, cold=0.5)
+weights = two_tower.train(Form(61, 17, 8), course, queries, items, pairs, device="cpu")
+np.savez(f"part-{os.environ['RANK']}.npz", asked=np.array(asked), shared=np.array(shared), item=weights["item"])
+"""
+
+
+def together(folder: Path, batch: int) -> subprocess.CompletedProcess[str]:
+    """Two processes that train one network."""
+    script = folder / "part.py"
+    script.write_text(PART.replace("{batch}", str(batch)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, cwd=folder)
+
+
+def test_two_processes_learn_from_different_pairs_and_draw_different_negatives(tmp_path: Path) -> None:
+    """In each epoch every pair is learned from once, by one of them, however many numbers each has drawn for its
+    negatives and for ids that are left out; these differ. Both end with the same weights."""
+    pytest.importorskip("torch", reason="torch is missing: .venv/bin/pip install torch==2.13.0")
+    done = together(tmp_path, 10)
+    assert done.returncode == 0, done.stderr
+    parts = [np.load(tmp_path / f"part-{rank}.npz") for rank in range(2)]
+    asked = np.stack([part["asked"].reshape(3, 30) for part in parts])
+    for epoch in range(3):
+        assert sorted(asked[:, epoch].ravel().tolist()) == list(range(60))
+    assert not np.array_equal(parts[0]["shared"], parts[1]["shared"])
+    np.testing.assert_array_equal(parts[0]["item"], parts[1]["item"])
+
+
+def test_fewer_batches_than_processes_are_refused(tmp_path: Path) -> None:
+    """One batch for two processes would teach nothing; the rule and the remedy are said."""
+    pytest.importorskip("torch", reason="torch is missing: .venv/bin/pip install torch==2.13.0")
+    done = together(tmp_path, 60)
+    assert done.returncode != 0
+    assert "each of 2 processes takes a batch or more" in done.stderr
+    assert "make batches smaller" in done.stderr

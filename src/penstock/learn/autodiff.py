@@ -10,6 +10,7 @@ The dtype is that of the parameters: float32 to train, float64 to check.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ class RowGradient:
         order = np.argsort(self.rows, kind="stable")
         rows = self.rows[order]
         starts = run_starts(rows)
-        flat = self.values.reshape(len(rows), -1)
+        flat = self.values.reshape(len(rows), math.prod(self.shape[1:]))
         return rows[starts], sum_of_rows(flat, np.r_[starts, len(rows)], order).reshape(-1, *self.shape[1:])
 
 
@@ -140,7 +141,11 @@ class Tensor:
         return _tensor(other, self) / self
 
     def __pow__(self, power: float) -> Tensor:
-        return Tensor(self.value**power, (self,), lambda g: (g * power * self.value ** (power - 1),))
+        def push(g: Array) -> Sequence[Array]:
+            # x ** 0 is 1 everywhere, also at 0, where x ** -1 is none.
+            return (g * power * self.value ** (power - 1) if power else np.zeros_like(self.value),)
+
+        return Tensor(self.value**power, (self,), push)
 
     def __getitem__(self, index: Any) -> Tensor:
         """Part of it, by slices, masks or indices; what indices name twice gets both gradients."""

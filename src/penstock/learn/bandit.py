@@ -31,7 +31,8 @@ class LinearReward:
     size; all are put to mean 0 and variance 1 once the rows are known.
 
     Args:
-        columns: of the decision's feature matrix, by name; ``"score"`` is the ranker's score.
+        columns: of the decision's feature matrix, by name; ``"score"`` is the ranker's score, in training that of a
+            ranker that did not learn from the row.
         source: a candidate source with vectors: a network's last layer beside the columns ("neural-linear").
         penalty: of the ridge: so many rows without any reward are believed beforehand.
     """

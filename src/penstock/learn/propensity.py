@@ -13,6 +13,7 @@ from penstock.learn.dataset import Replay
 from penstock.learn.impressions import Impressions, join_outcomes
 from penstock.learn.losses import chance
 from penstock.learn.position import Examination, by_harvest
+from penstock.learn.position.clicks import check_first, summed
 from penstock.retrieve import Index
 from penstock.types import Micros, Progress
 
@@ -75,10 +76,14 @@ def beside_trees(
         rows: (n, features) of what was shown; not the position, nor what depends on it alone.
         position: (n,) from 0.
         clicked: (n,) what came of it.
+
+    Raises:
+        PositionError: nothing came of the first position, which the others are relative to.
     """
     import lightgbm
 
-    width = int(position.max()) + 1
+    width = int(position.max(initial=0)) + 1
+    check_first(summed(position, clicked, width))
     model = _Turns(position, clicked.astype(np.float64), np.full(width, 0.5))
 
     def slopes(score: Floats, data: Any) -> tuple[Floats, Floats]:

@@ -187,6 +187,7 @@ class Recipe:
         for source in self.sources:
             check_group(source, fields)
             check_words(source, self.context, fields)
+            source.check(lists)
 
     @property
     def attributes(self) -> frozenset[str]:

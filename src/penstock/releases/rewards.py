@@ -26,7 +26,7 @@ def learn_rewards(
     replay: Replay,
     spans: Sequence[tuple[int, int]],
     rewards: Sequence[LinearReward],
-    model: Model,
+    models: Sequence[Model | None],
     indexes: Mapping[str, Index],
     shown: Impressions | None = None,
     looked: Examination | None = None,
@@ -40,11 +40,12 @@ def learn_rewards(
     a summary of its own, and the summaries are merged.
 
     Args:
-        model: the one released, whose score may be a column.
+        models: what scores each span's rows, where the score is a column: like the one released, but learned from other
+            spans, since a model scores what it learned from better than what comes. Without one a span is left out.
         indexes: those released: a network's vectors mean something only beside others of the same network.
     """
-    parts = _shown_parts(replay, spans, shown, progress) if shown is not None else []
-    if not any(len(part.rows) for part in parts):
+    parts = [_shown_part(replay, span, shown, progress) for span in spans] if shown is not None else []
+    if not any(part is not None and len(part.rows) for part in parts):
         looked = None
         negatives = replay.recipe.rank.negatives
         parts = [label_part(replay, span, negatives=negatives, progress=progress)[1] for span in spans]
@@ -53,10 +54,10 @@ def learn_rewards(
     out: dict[str, Posterior] = {}
     for reward in rewards:
         total: Summary | None = None
-        for part in parts:
-            if len(part.rows):
+        for part, model in zip(parts, models, strict=True):
+            if part is not None and len(part.rows) and (model is not None or "score" not in reward.columns):
                 weight = 1.0 if looked is None else looked.weights(part.place, replay.recipe.rank.most_weight)
-                score = _scores(model, part) if "score" in reward.columns else None
+                score = _scores(model, part) if model is not None and "score" in reward.columns else None
                 columns = [
                     score if name == "score" and score is not None else part.rows[:, places[name]]
                     for name in reward.columns
@@ -70,21 +71,16 @@ def learn_rewards(
     return out
 
 
-def _shown_parts(
-    replay: Replay, spans: Sequence[tuple[int, int]], shown: Impressions, progress: Progress | None
-) -> list[Dataset]:
-    """The rows of what was shown in each span."""
+def _shown_part(replay: Replay, span: tuple[int, int], shown: Impressions, progress: Progress | None) -> Dataset | None:
+    """The rows of what was shown in a span; None where nothing was."""
     rank, as_of = replay.recipe.rank, int(replay.rows.arrived.max())
-    parts = []
-    for start, stop in spans:
-        mine = shown.between(start, stop)
-        if len(mine.asks):
-            drawn = np.random.default_rng(rank.seed + start // SECOND).permutation(len(mine.asks))
-            mine = mine.take(np.sort(drawn[: rank.most_labels]))
-            near = replay.newest(int(mine.asks.known[0]))
-            window = duration(rank.window)
-            parts.append(replay.judge(mine, near, window=window, as_of=as_of, progress=progress, every=True))
-    return parts
+    mine = shown.between(*span)
+    if not len(mine.asks):
+        return None
+    drawn = np.random.default_rng(rank.seed + span[0] // SECOND).permutation(len(mine.asks))
+    mine = mine.take(np.sort(drawn[: rank.most_labels]))
+    near = replay.newest(int(mine.asks.known[0]))
+    return replay.judge(mine, near, window=duration(rank.window), as_of=as_of, progress=progress, every=True)
 
 
 def _scores(model: Model, part: Dataset) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,7 +86,8 @@ def train(
     spans = _spans(recipe, replay)
     assert replay is not None
     with run.timed("find candidates for training") as progress:
-        train_parts: Sequence[Dataset] = _examples(replay, spans[:-1], shown, progress)
+        earlier = _examples(replay, spans[:-1], shown, progress)
+    train_parts: Sequence[Dataset] = list(earlier.values())
     looked = None
     if recipe.rank.position_bias is not None and shown is not None:
         with run.timed("estimate examination of positions") as progress:
@@ -128,15 +129,23 @@ def train(
     chances = (
         propensity(model.score, held, valid.asks.key) if len(recipe.sources) == len(replay.recipe.sources) else None
     )
+    apart: Sequence[Model | None] = [model] * len(spans)
     if model is trees:
         with run.timed("fit on the newest labels"):
-            model = trees = _fit(recipe, [*train_parts[1:], *_examples(replay, spans[-1:], shown)], looked)
+            newest = _examples(replay, spans[-1:], shown)
+            by_span = dict(zip(earlier, train_parts, strict=True)) | newest
+            model = trees = _fit(recipe, [*train_parts[1:], *newest.values()], looked)
+        if any("score" in reward.columns for reward in rewards):
+            with run.timed("fit without each span"):
+                apart = _apart(recipe, spans, by_span, apart[-1], looked)
     with run.timed("build the release's indexes"):
         indexes = replay.of(recipe).fit(until)
     learned = {}
     if rewards:
         with run.timed("fit what rules learn") as progress:
-            learned = learn_rewards(replay.of(recipe), spans, rewards, model, indexes, shown, looked, progress)
+            learned = learn_rewards(replay.of(recipe), spans, rewards, apart, indexes, shown, looked, progress)
+    with run.timed("index the release's vectors"):
+        indexes = {source.label: source.released(indexes[source.label]) for source in recipe.sources}
     report = _report(
         replay,
         comparison,
@@ -229,19 +238,40 @@ def _nothing(recipe: Recipe, whole: tuple[int, int], width: int, held: Sequence[
 
 def _examples(
     replay: Replay, spans: Sequence[tuple[int, int]], shown: Impressions | None, progress: Progress | None = None
-) -> list[Dataset]:
-    """What the ranker learns from, a part a span."""
+) -> dict[tuple[int, int], Dataset]:
+    """What the ranker learns from, by span; none where nothing was shown."""
     rank = replay.recipe.rank
     if rank.examples == "next":
-        return [label_part(replay, span, negatives=rank.negatives, progress=progress)[1] for span in spans]
+        return {span: label_part(replay, span, negatives=rank.negatives, progress=progress)[1] for span in spans}
     as_of = int(replay.rows.arrived.max())
-    parts = []
+    parts = {}
     for span in spans:
         mine = shown.between(*span) if shown is not None else None
         if mine is not None and len(mine.asks):
             indexes = replay.fit(int(mine.asks.known[0]))
-            parts.append(replay.judge(mine, indexes, window=duration(rank.window), as_of=as_of, progress=progress))
+            parts[span] = replay.judge(mine, indexes, window=duration(rank.window), as_of=as_of, progress=progress)
     return parts
+
+
+def _apart(
+    recipe: Recipe,
+    spans: Sequence[tuple[int, int]],
+    parts: Mapping[tuple[int, int], Dataset],
+    last: Model | None,
+    looked: Examination | None,
+) -> list[Model | None]:
+    """For each span trees that did not learn from it: what they score there is what a release scores of new requests.
+
+    None where no other span has anything to learn from.
+
+    Args:
+        last: those of the newest span, which were fitted to be measured on it.
+    """
+    out: list[Model | None] = []
+    for span in spans[:-1]:
+        others = [part for other, part in parts.items() if other != span]
+        out.append(_fit(recipe, others, looked) if any(len(part.rows) for part in others) else None)
+    return [*out, last]
 
 
 def _examination(replay: Replay, shown: Impressions, progress: Progress) -> Examination | None:

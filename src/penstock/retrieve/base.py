@@ -9,8 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.features.view import View
 from penstock.registry import name_of
 from penstock.types import Array
+
+Listed = tuple[View, str]
+"""A list feature: the view it is in, and its name there."""
 
 Index = Mapping[str, Array]
 """What a source learned from history: named arrays, saved in the release as .npy files."""
@@ -29,10 +33,14 @@ class History:
     time: NDArray[np.int64]
     offset: NDArray[np.int64] | None = None
 
+    @property
+    def at(self) -> NDArray[np.int64]:
+        """What tells which events of two list features are the same, (n,); it rises with each owner's events."""
+        return np.arange(len(self.item)) if self.offset is None else self.offset
+
     def beside(self, other: History) -> NDArray[np.uint32]:
         """What another list feature holds of the same events, (n,); 0 where it counts an event not."""
-        mine = np.arange(len(self.item)) if self.offset is None else self.offset
-        theirs = np.arange(len(other.item)) if other.offset is None else other.offset
+        mine, theirs = self.at, other.at
         order = np.argsort(theirs)
         held, at = places(theirs[order], mine)
         out = np.zeros(len(self.item), np.uint32)
@@ -109,6 +117,10 @@ class Source(ABC):
         """The context fields whose words it reads; they need not be known to the log."""
         return ()
 
+    def check(self, lists: Mapping[str, Listed]) -> None:
+        """Refuses list features in `needs` that it cannot read as they are defined, by name."""
+        return None
+
     def fit(self, history: Mapping[str, History], earlier: Index | None = None) -> Index:
         """Learns its index from the events that each list feature in `needs` counts.
 
@@ -116,6 +128,10 @@ class Source(ABC):
             earlier: what it learned from the older part of the same history, to go on from where that is cheaper.
         """
         return {}
+
+    def released(self, index: Index) -> Index:
+        """The index as it lies in a release, with what makes finding quicker and is not worth it in training."""
+        return index
 
     @abstractmethod
     def find(self, query: Query, index: Index) -> Found:

@@ -9,7 +9,9 @@ from penstock.learn.autodiff import Tensor, operation
 from penstock.types import Array
 
 _BLOCK = 512
-"""Queries at a time: their logits stay near the processor."""
+"""Queries at a time, at most: their logits stay near the processor."""
+_BYTES = 64 << 20
+"""Of the logits of a block, but for those of a single query: with millions of items blocks are smaller."""
 
 
 def softmax_over(
@@ -30,8 +32,7 @@ def softmax_over(
     d_query = np.empty_like(q)
 
     total = np.zeros_like(items)
-    for start in range(0, n, _BLOCK):
-        stop = min(start + _BLOCK, n)
+    for start, stop in _blocks(q, items):
         mine = np.arange(stop - start), target[start:stop]
         shares = q[start:stop] @ items.T
         shares *= shares.dtype.type(scale)
@@ -54,7 +55,14 @@ def softmax_over(
 
 
 def softmax_over_sample(
-    query: Tensor, own: Tensor, others: Tensor, same: tuple[Array, Array], log_q: Array, *, scale: float = 1.0
+    query: Tensor,
+    own: Tensor,
+    others: Tensor,
+    same: tuple[Array, Array],
+    log_q: Array,
+    *,
+    scale: float = 1.0,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """The mean of −log of each query's own item's share among it and one sample of others that all queries share.
 
@@ -65,6 +73,7 @@ def softmax_over_sample(
         same: the codes (n,) of the own items and (m,) of the sample: an item is not pushed away from its own query.
         log_q: (m,), see `SampledSoftmax`; an own item always takes part, so that it has none.
         scale: times each product.
+        smoothing: the share of the target that is spread over the sample, drawn evenly, in place of all items.
     """
     q, mine, items = query.value, own.value, others.value
     n = len(q)
@@ -74,8 +83,7 @@ def softmax_over_sample(
     target, drawn = same
     order = np.argsort(drawn, kind="stable")
     first, end = (np.searchsorted(drawn[order], target, side=side) for side in ("left", "right"))
-    for start in range(0, n, _BLOCK):
-        stop = min(start + _BLOCK, n)
+    for start, stop in _blocks(q, items):
         part = slice(start, stop)
         shares = q[part] @ items.T
         shares *= shares.dtype.type(scale)
@@ -95,6 +103,18 @@ def softmax_over_sample(
     pull = ((share - 1) * (scale / n)).astype(q.dtype)[:, None]
     d_query += pull * mine
     d_own = pull * q
+    if smoothing and len(items):
+        centre, part = items.mean(axis=0), q.dtype.type(smoothing * scale / n)
+        value += q.dtype.type(smoothing) * (right - q @ centre * q.dtype.type(scale))
+        d_query += part * (mine - centre)
+        d_own += part * q
+        d_items -= part / len(items) * q.sum(axis=0)
     return operation(
         np.asarray(value.mean(), q.dtype), (query, own, others), lambda g: (d_query * g, d_own * g, d_items * g)
     )  # fmt: skip
+
+
+def _blocks(query: Array, items: Array) -> list[tuple[int, int]]:
+    """From, up to: queries whose logits are in memory at once."""
+    rows = max(1, min(_BLOCK, _BYTES // max(1, len(items) * query.dtype.itemsize)))
+    return [(start, min(start + rows, len(query))) for start in range(0, len(query), rows)]

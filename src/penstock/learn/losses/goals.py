@@ -12,8 +12,6 @@ from penstock.errors import DefinitionError
 from penstock.learn.losses.binary import Floats, chance
 from penstock.registry import registered
 
-_LEAST = 1e-300
-
 
 @registered("goals_loss")
 @dataclass(frozen=True)
@@ -88,20 +86,30 @@ class CalibratedList:
 
     def value(self, scores: Floats, labels: Floats, filled: NDArray[np.bool_]) -> Floats:
         """The loss (lists,) of each list."""
-        p, right = np.where(filled, chance(scores), 0.0), np.where(filled, labels, 0.0)
+        scores, right = np.where(filled, scores, 0.0), np.where(filled, labels, 0.0)
         single = np.where(filled, np.logaddexp(0.0, scores), 0.0) - right * scores
-        total = np.log(np.maximum(p.sum(axis=1, keepdims=True), _LEAST))
-        listed = right * (total + np.logaddexp(0.0, -scores))
+        listed = -right * _log_shares(scores, filled)
         return np.asarray(((1 - self.share) * single + self.share * listed).sum(axis=1))
 
     def slopes(self, scores: Floats, labels: Floats, filled: NDArray[np.bool_]) -> tuple[Floats, Floats]:
         """First and second derivatives in each score, (lists, width) each; the second leaves out what mixes two."""
+        scores, right = np.where(filled, scores, 0.0), np.where(filled, labels, 0.0)
         p, q = chance(scores), chance(-scores)
-        right = np.where(filled, labels, 0.0)
         came = right.sum(axis=1, keepdims=True)
-        part = np.where(filled, p, 0.0)
-        part /= np.maximum(part.sum(axis=1, keepdims=True), _LEAST)
+        part = np.where(filled, np.exp(_log_shares(scores, filled)), 0.0)
         first = came * part * q - right * q
         second = right * p * q + came * (part * q * (q - p) - (part * q) ** 2)
         single = (1 - self.share) * filled
-        return single * (p - labels) + self.share * first, single * p * q + self.share * second
+        return single * (p - right) + self.share * first, single * p * q + self.share * second
+
+
+def _log_shares(scores: Floats, filled: NDArray[np.bool_]) -> Floats:
+    """The logarithm of each chance's share in those of its list, (lists, width); 0 where none is filled.
+
+    In logarithms throughout, since chances of scores below -745 are 0, and their shares are not.
+    """
+    log_p = np.where(filled, -np.logaddexp(0.0, -scores), -np.inf)
+    top = log_p.max(axis=1, keepdims=True, initial=-np.inf)
+    top = np.where(np.isfinite(top), top, 0.0)
+    raised = np.exp(log_p - top).sum(axis=1, keepdims=True)
+    return np.where(filled, log_p - top - np.log(np.where(raised > 0, raised, 1.0)), 0.0)

@@ -20,9 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from penstock.learn.optimise import schedule
 from penstock.learn.pytorch.network import SequenceNetwork
-from penstock.learn.pytorch.places import joined
+from penstock.learn.pytorch.places import joined, share
 from penstock.learn.sequence.network import Attributes, Form
-from penstock.learn.sequence.training import Course, Sequences, batches, split
+from penstock.learn.sequence.training import Course, Sequences, batches, decays, split
 from penstock.types import Array, Progress
 
 
@@ -43,29 +43,33 @@ def train(
         device: such as "cuda:1"; by itself a GPU where there is one, by LOCAL_RANK of several.
     """
     place, rank, several = joined(device)
-    torch.manual_seed(course.seed)
+    torch.manual_seed(course.seed + rank)  # what is dropped differs
     plain: SequenceNetwork = SequenceNetwork(form, weights, attributes, drop=course.drop, seed=course.seed)
     plain.to(place)
     network: Any = DistributedDataParallel(_Whole(plain)) if several > 1 else _Whole(plain)
     adam = torch.optim.Adam(plain.parameters(), lr=course.rate)
-    random = np.random.default_rng(course.seed)
+    # Of the order of batches all draw the same, of negatives each its own.
+    random, drawing = np.random.default_rng(course.seed), np.random.default_rng((course.seed, 1 + rank))
     sequences = sequences.cut(course.length + 1)
     usable = np.flatnonzero(sequences.size > 1)
-    steps = course.epochs * max(1, math.ceil(len(usable) / course.batch / several))
+    steps = course.epochs * max(1, math.ceil(len(usable) / course.batch) // several)
     done = 0
     for epoch in range(course.epochs):
         network.train()
         lost, counted = 0.0, 0
-        # The same draw everywhere; what does not divide evenly is left out, since all wait for one another.
         parts = list(batches(usable, sequences.size, course.batch, random))
-        parts = parts[rank : len(parts) // several * several : several] if several > 1 else parts
-        for which in parts:
+        for which in share(parts, rank, several) if several > 1 else parts:
             tokens = sequences.tokens(which, course.length + 1)
+            rate = course.rate * schedule(done, steps)
             for group in adam.param_groups:
-                group["lr"] = course.rate * schedule(done, steps)
-            loss, n = network(tokens, course, random)
+                group["lr"] = rate
+            loss, n = network(tokens, course, drawing)
             adam.zero_grad()
             loss.backward()
+            with torch.no_grad():
+                for name, value in plain.held.items():
+                    if course.decay and decays(name, value.ndim):
+                        value *= 1 - rate * course.decay
             adam.step()
             with torch.no_grad():
                 for name in ("item", "kind", "gap", "attribute"):
@@ -100,7 +104,8 @@ class _Whole(torch.nn.Module):
         drawn = torch.as_tensor(random.integers(1, form.items, course.negatives), device=at)
         own = (found * table[goal]).sum(dim=1, keepdim=True) * form.scale
         # See SampledSoftmax: each is weighed by how often it is drawn, and what is right is not pushed away.
-        others = found @ table[drawn].T * form.scale - math.log(len(drawn) / (form.items - 1))
-        others = others.masked_fill(drawn == goal[:, None], -torch.inf)
+        others = found @ table[drawn].T * form.scale
+        spread = course.smoothing * (own[:, 0] - others.mean(dim=1)).mean() if course.smoothing else 0.0
+        others = (others - math.log(len(drawn) / (form.items - 1))).masked_fill(drawn == goal[:, None], -torch.inf)
         scores = torch.cat([own, others], dim=1)
-        return functional.cross_entropy(scores, torch.zeros_like(goal)), len(target)
+        return functional.cross_entropy(scores, torch.zeros_like(goal)) + spread, len(target)

@@ -16,7 +16,7 @@ from penstock.errors import DefinitionError
 from penstock.learn.losses import SampledSoftmax
 from penstock.learn.optimise import schedule
 from penstock.learn.pytorch.losses import loss_of
-from penstock.learn.pytorch.places import joined
+from penstock.learn.pytorch.places import joined, share
 from penstock.learn.two_tower.network import Bags, Form, Side, begin
 from penstock.learn.two_tower.training import Course, Drawn, Epoch, Pairs, Run, recall_of
 from penstock.types import Array, Progress
@@ -92,6 +92,7 @@ def train(
     pairs: Pairs,
     *,
     held: Pairs | None = None,
+    weights: Mapping[str, Array] | None = None,
     each: Callable[[Epoch], bool] | None = None,
     progress: Progress | None = None,
     device: str | None = None,
@@ -105,22 +106,22 @@ def train(
         raise DefinitionError("two towers learn from pairs", got="none", remedy="pass at least one query with its item")
     place, rank, several = joined(device)
     torch.manual_seed(course.seed)
-    random = np.random.default_rng(course.seed)
-    plain: TwoTowers = TwoTowers(form, begin(form, random))
+    # Of the order of pairs all draw the same, of negatives each its own: how many it draws depends on its pairs.
+    random, drawing = np.random.default_rng(course.seed), np.random.default_rng((course.seed, 1 + rank))
+    plain: TwoTowers = TwoTowers(form, begin(form, random) if weights is None else weights)
     plain.to(place)
     network: Any = DistributedDataParallel(_Whole(plain)) if several > 1 else _Whole(plain)
     adam = torch.optim.Adam(plain.parameters(), lr=course.rate)
-    run = Run(form, course, queries, items, pairs, random)
-    steps = course.epochs * max(1, math.ceil(len(pairs) / course.batch / several))
+    run = Run(form, course, queries, items, pairs, drawing)
+    steps = course.epochs * max(1, math.ceil(len(pairs) / course.batch) // several)
     kept: dict[str, Array] = plain.weights()
     highest, since, done = -1.0, 0, 0
     for number in range(course.epochs):
         run.refresh(plain.weights(), number)
-        lost = 0.0
+        lost, counted = 0.0, 0
         order = random.permutation(len(pairs))
         parts = [order[start : start + course.batch] for start in range(0, len(order), course.batch)]
-        # All wait for one another: what does not divide evenly is left out.
-        for which in parts[rank : len(parts) // several * several : several] if several > 1 else parts:
+        for which in share(parts, rank, several):
             for group in adam.param_groups:
                 group["lr"] = course.rate * schedule(done, steps)
             loss = network(run, run.draw(which))
@@ -131,18 +132,18 @@ def train(
                 for name in {form.table("query"), form.table("item")}:
                     plain.held[name][0] = 0
             done += 1
-            lost += float(loss.detach()) * len(which)
+            lost, counted = lost + float(loss.detach()) * len(which), counted + len(which)
             if progress:
                 progress(done, steps)
-        weights, recall = plain.weights(), math.nan
+        now, recall = plain.weights(), math.nan
         if held is not None and len(held):
-            recall = recall_of(form, weights, queries, items, held, course.k)
+            recall = recall_of(form, now, queries, items, held, course.k)
             since += 1
             if recall > highest:
-                kept, highest, since = weights, recall, 0
+                kept, highest, since = now, recall, 0
         else:
-            kept = weights
-        if each is not None and each(Epoch(number, lost / len(pairs), recall, weights)):
+            kept = now
+        if each is not None and each(Epoch(number, lost / counted, recall, now)):
             break
         if since >= course.patience:
             break

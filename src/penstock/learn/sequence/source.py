@@ -14,15 +14,19 @@ from penstock.clock import SECOND
 from penstock.errors import DefinitionError
 from penstock.learn.sequence.incremental import State, Stepper
 from penstock.learn.sequence.network import Attributes, Form, begin
+from penstock.learn.sequence.plain import Plain
 from penstock.learn.sequence.training import Course, Sequences, train
 from penstock.registry import registered
 from penstock.retrieve import Found, History, Index, Query, Source
-from penstock.retrieve.base import places
+from penstock.retrieve.base import Listed, places
 from penstock.retrieve.beside import Beside
+from penstock.retrieve.parallel import check_parallel
 from penstock.types import Array
 
 _MOST_KEPT = 64 << 20
 """Bytes of states kept in memory for each network."""
+_CLOSE = 1e-4
+"""How far a cosine in float32 may be off."""
 _MIX, _MASK = 0x9E3779B1, 0xFFFFFFFF
 
 
@@ -40,8 +44,9 @@ class Attention(Source):
         times: that of their times (`last_times`), where the time between events is to be looked at.
         about: list features of the same events that say what their items are, such as ``("categories",)``: items that
             few have touched are then known by what they are.
-        length: events looked at, the newest, and up to half as many again; a list that holds at least twice as many
-            lets most clicks cost one step.
+        length: events looked at, the newest, and up to half as many again; of a list that holds no more than that the
+            newest two thirds, and up to all. Most clicks then cost one step; the shorter the list, the more go through
+            all of it.
         width, heads, layers: of the network.
         scale: times cosines, before the softmax.
         epochs, batch, rate, drop, negatives, smoothing, seed: see `Course`.
@@ -69,13 +74,28 @@ class Attention(Source):
     always: bool = False
 
     def __post_init__(self) -> None:
-        if self.width % self.heads or min(self.width, self.heads, self.length, self.epochs, self.batch) < 1:
+        if isinstance(self.about, str):
+            raise DefinitionError(
+                "what items are is named in a tuple", got=repr(self.about), remedy=f"write about=({self.about!r},)"
+            )
+        read = [name for name in (self.of, self.kinds, self.times) if name]
+        if not self.of or len({*read, *self.about}) < len(read) + len(self.about):
+            raise DefinitionError(
+                "items, kinds, times and what items are each come from a list feature of their own",
+                got=f"of={self.of!r}, kinds={self.kinds!r}, times={self.times!r}, about={self.about!r}",
+                remedy='of="recent", kinds="kinds", times="when", about=("categories",)',
+            )
+        sizes = (self.k, self.width, self.heads, self.layers, self.length, self.epochs, self.batch)
+        if min(sizes) < 1 or self.width % self.heads:
             raise DefinitionError(
                 "a network's width is a multiple of its heads, and its sizes are at least 1",
-                got=f"width={self.width!r}, heads={self.heads!r}, length={self.length!r}, epochs={self.epochs!r}, "
-                f"batch={self.batch!r}",
-                remedy="width=64, heads=2 are usual",
+                got=f"k={self.k!r}, width={self.width!r}, heads={self.heads!r}, layers={self.layers!r}, "
+                f"length={self.length!r}, epochs={self.epochs!r}, batch={self.batch!r}",
+                remedy="k=60, width=64, heads=2, layers=1, length=50, epochs=10, batch=128 are usual",
             )
+        if not self.scale > 0:
+            raise DefinitionError("cosines are multiplied by more than 0", got=f"scale={self.scale!r}", remedy="14.0")
+        _ = self.course  # refuses what it cannot be
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -87,6 +107,10 @@ class Attention(Source):
 
     def needs(self) -> tuple[str, ...]:
         return (self.of, *(name for name in (self.kinds, self.times) if name), *self.about)
+
+    def check(self, lists: Mapping[str, Listed]) -> None:
+        """Kinds and times are read place by place beside the items; what items are is not."""
+        check_parallel(lists, (self.of, *(name for name in (self.kinds, self.times) if name)))
 
     def form(self, items: int, kinds: int = 1, attributes: int = 1) -> Form:
         """The network's sizes, for so many codes of each."""
@@ -193,16 +217,53 @@ class Attention(Source):
         return led
 
     def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
-        """Every event gone through anew, with nothing kept."""
+        """By the network's definition, in float64 (see `penstock.learn.sequence.plain`).
+
+        Where the quick form, gone through anew with nothing kept, comes within 1e-4 of it in every cosine and in what
+        is among the best, its own numbers, since audits compare bits; else those of the definition.
+        """
+        events = self._plain_events(query, index)
+        if not events:
+            return {}
+        exact = _plain(self, index).fits(events)[1:]
         stepper = _memory(self, index).stepper
         state = stepper.start()
-        events = self._events(query, index)
-        for row, kind, gap in events.tolist():
+        for row, kind, gap in events:
             state = stepper.step(state, row, kind, gap)
-        if not len(events):
-            return {}
         found = self._best(stepper, state, index)
-        return dict(zip(found.items.tolist(), map(tuple, found.scores.tolist()), strict=True))
+        best = np.argsort(-exact, kind="stable")[: self.k]
+        at = np.searchsorted(index["items"], found.items)
+        if (
+            len(at) == len(best)
+            and np.abs(found.scores[:, 0] - exact[at]).max() <= _CLOSE
+            and exact[at].min() >= exact[best[-1]] - _CLOSE
+        ):
+            return dict(zip(found.items.tolist(), map(tuple, found.scores.tolist()), strict=True))
+        told = zip(index["items"][best].tolist(), exact[best].tolist(), strict=True)
+        return {code: (cosine, float(rank)) for rank, (code, cosine) in enumerate(told)}
+
+    def _plain_events(self, query: Query, index: Index) -> list[tuple[int, int, int]]:
+        """`_events` once more, event by event."""
+        rows, kinds = (
+            {code: row for row, code in enumerate(index[name].tolist(), 1)} for name in ("items", "kinds")
+        )  # fmt: skip
+        items = query.lists[self.of].tolist()
+        known = []
+        for place, code in enumerate(items):
+            if code in rows:
+                kind, time = (
+                    query.lists[name].tolist()[place] if name and place < len(query.lists[name]) else 0
+                    for name in (self.kinds, self.times)
+                )
+                known.append((rows[code], kinds.get(kind, 0), time))
+        most = min(self.length + self.length // 2, len(items))
+        least = max(1, min(self.length, 2 * len(items) // 3))
+        if len(known) > most or (len(known) > least and items[-1]):
+            ends = range(least, min(most, len(known)) + 1)
+            known = known[: min(ends, key=lambda end: known[end - 1][0] * _MIX % (_MASK + 1))]
+        known = known[::-1]
+        before = [known[0][2] if known else 0, *(time for _, _, time in known)]
+        return [(row, kind, max(time - since, 0)) for (row, kind, time), since in zip(known, before, strict=False)]
 
     def _best(self, stepper: Stepper, state: State, index: Index) -> Found:
         like = stepper.table[1:] @ state.found
@@ -227,12 +288,15 @@ class Attention(Source):
         if self.times:
             time = _beside(query.lists[self.times], held).astype(np.int64)
             events[:-1, 2] = np.maximum(time[:-1] - time[1:], 0)
-        most = self.length + self.length // 2
-        if len(events) > most:
-            # A window that moved on with each event would have everything computed anew each time. It begins instead
-            # where a mixed code is the least, which stays while the list goes on.
-            mixed = events[self.length - 1 : most, 0] * _MIX & _MASK
-            events = events[: self.length + int(mixed.argmin())]
+        # A window that moved on with each event, as the list's own end does once it is full, would have everything
+        # computed anew each time. It begins instead where a mixed code is the least, which stays while the list goes
+        # on.
+        newest = query.lists[self.of]
+        most = min(self.length + self.length // 2, len(newest))
+        least = max(1, min(self.length, 2 * len(newest) // 3))
+        if len(events) > most or (len(events) > least and newest[-1]):
+            mixed = events[least - 1 : most, 0] * _MIX & _MASK
+            events = events[: least + int(mixed.argmin())]
         if len(events):
             events[-1, 2] = 0  # as in training, nothing is known of what came before the window
         return events[::-1]
@@ -263,14 +327,20 @@ def _cosines(stepper: Stepper, state: State, at: Array) -> NDArray[np.float64]:
     return np.asarray((stepper.table[at + 1] * state.found).sum(axis=1), np.float64)
 
 
+def _network(source: Attention, index: Index) -> tuple[Form, dict[str, Array], Attributes]:
+    """The network that lies in an index."""
+    weights = {name.removeprefix("weight "): array for name, array in index.items() if name.startswith("weight ")}
+    attributes = Attributes(index["attribute_starts"], index["attribute_codes"])
+    kinds = len(index["kinds"]) + 1 if source.kinds else 1
+    form = source.form(len(index["items"]) + 1, kinds, int(index["attribute_codes"].max(initial=0)) + 1)
+    return form, weights, attributes
+
+
 class _Memory:
     """A network and what it has computed of some shoppers' events; any thread may use it."""
 
     def __init__(self, source: Attention, index: Index) -> None:
-        weights = {name.removeprefix("weight "): array for name, array in index.items() if name.startswith("weight ")}
-        attributes = Attributes(index["attribute_starts"], index["attribute_codes"])
-        kinds = len(index["kinds"]) + 1 if source.kinds else 1
-        form = source.form(len(index["items"]) + 1, kinds, int(index["attribute_codes"].max(initial=0)) + 1)
+        form, weights, attributes = _network(source, index)
         self.stepper = Stepper(form, weights, attributes, most=source.length + source.length // 2 + 1)
         self._most = max(1, _MOST_KEPT // (8 * form.layers * form.width * self.stepper.most + 512))
         self._states: OrderedDict[bytes, State] = OrderedDict()
@@ -301,6 +371,13 @@ class _Memory:
 
 
 _MEMORIES: Beside[_Memory] = Beside()
+
+
+_PLAIN: Beside[Plain] = Beside()
+
+
+def _plain(source: Attention, index: Index) -> Plain:
+    return _PLAIN.of(index["items"], lambda: Plain(*_network(source, index)))
 
 
 def _memory(source: Attention, index: Index) -> _Memory:

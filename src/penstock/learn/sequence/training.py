@@ -6,17 +6,17 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from penstock.errors import DefinitionError
 from penstock.learn.autodiff import Gradient, Tensor, gradients, rows, total
 from penstock.learn.losses import softmax_over, softmax_over_sample
 from penstock.learn.optimise import Adam, schedule
 from penstock.learn.sequence.network import Attributes, Form, Tokens, begin, encode, vectors
+from penstock.learn.threads import one_blas_thread
 from penstock.types import Array, Progress
 
 
@@ -89,7 +89,7 @@ class Course:
         drop: the share of values dropped.
         length: events that are looked at; longer sequences are learned from in pieces.
         negatives: items drawn a step, uniformly, to compare with; 0 compares with all of them.
-        smoothing: see `softmax_over`.
+        smoothing: see `softmax_over`; with negatives those stand for all items.
         decay: what is taken off matrices and tables a step, as a share of the rate.
         seed: of every random draw.
     """
@@ -103,6 +103,19 @@ class Course:
     smoothing: float = 0.0
     decay: float = 0.0
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch, self.length) < 1 or self.negatives < 0 or not self.rate > 0:
+            raise DefinitionError(
+                "a course has epochs, sequences a batch, events in a sequence, a rate, and no less than no negatives",
+                got=repr(self), remedy="epochs=10, batch=128, length=50, rate=2e-3, negatives=0",
+            )  # fmt: skip
+        if not (0 <= self.drop < 1 and 0 <= self.smoothing < 1 and self.decay >= 0):
+            raise DefinitionError(
+                "drop and smoothing are shares below 1, and decay is 0 or more",
+                got=f"drop={self.drop!r}, smoothing={self.smoothing!r}, decay={self.decay!r}",
+                remedy="drop=0.2, smoothing=0.0, decay=0.0",
+            )
 
 
 def train(
@@ -118,22 +131,22 @@ def train(
     """Weights that say best, by cross-entropy, what came next in each place of each sequence.
 
     Args:
-        weights: to go on from; drawn anew where absent.
+        weights: to go on from, and left as they are; drawn anew where absent.
         each: called after each epoch with its number, its mean loss and the weights; True ends the training.
     """
     random = np.random.default_rng(course.seed)
-    weights = begin(form, random) if weights is None else weights
+    weights = begin(form, random) if weights is None else {name: value.copy() for name, value in weights.items()}
     adam = Adam(course.rate)
     sequences = sequences.cut(course.length + 1)
     usable = np.flatnonzero(sequences.size > 1)
     steps = course.epochs * max(1, math.ceil(len(usable) / course.batch))
     # Each half of a batch has a thread; the products of matrices would take two more.
-    with threadpool_limits(1, "blas"):
+    with one_blas_thread(), ThreadPoolExecutor(2, "penstock-train") as pool:
         for epoch in range(course.epochs):
             lost, counted = 0.0, 0
             for which in batches(usable, sequences.size, course.batch, random):
                 tokens = sequences.tokens(which, course.length + 1)
-                loss, n = _step(form, course, weights, tokens, attributes, adam, random, steps)
+                loss, n = _step(form, course, weights, tokens, attributes, adam, random, steps, pool)
                 lost, counted = lost + loss * n, counted + n
                 if progress:
                     progress(adam.steps, steps)
@@ -151,6 +164,7 @@ def _step(
     adam: Adam,
     random: np.random.Generator,
     steps: int,
+    pool: ThreadPoolExecutor,
 ) -> tuple[float, int]:
     """One step, each half of the batch on a thread of its own: most of NumPy's work runs on one core by itself."""
     drawn = random.integers(1, form.items, course.negatives) if course.negatives else None
@@ -162,13 +176,12 @@ def _step(
     def work(half: Tokens, seed: np.random.Generator) -> tuple[float, dict[str, Gradient]]:
         return _part(form, course, weights, half, attributes, seed, drawn, whole)
 
-    parts = list(_pool().map(work, halves, seeds))
+    parts = list(pool.map(work, halves, seeds))
     slopes = {name: total([part[name] for _, part in parts]) for name in weights}
     rate = schedule(adam.steps, steps)
-    if course.decay:
-        for name, value in weights.items():
-            if value.ndim == 2 and not name.endswith("distance"):
-                value *= 1 - course.rate * rate * course.decay
+    for name, value in weights.items():
+        if course.decay and decays(name, value.ndim):
+            value *= 1 - course.rate * rate * course.decay
     adam.step(weights, slopes, rate)
     for name in ("item", "kind", "gap", "attribute"):
         if name in weights:
@@ -202,23 +215,24 @@ def _part(
         table = vectors(form, held, attributes, used)
         inner = Tokens(np.searchsorted(used, before.item), before.kind, before.gap)
         found = encode(form, held, table, inner, drop=course.drop, random=random)[there]
-        loss = _sampled(form, found, table, *(np.searchsorted(used, codes) for codes in (target, drawn)))
+        mine, others = np.searchsorted(used, target), np.searchsorted(used, drawn)
+        loss = _sampled(form, found, table, mine, others, course.smoothing)
     names = list(held)
     slopes = gradients(loss * np.asarray(share, loss.value.dtype), [held[name] for name in names])
     return float(loss.value) * share, dict(zip(names, slopes, strict=True))
 
 
-def _sampled(form: Form, found: Tensor, table: Tensor, target: Array, drawn: Array) -> Tensor:
+def _sampled(form: Form, found: Tensor, table: Tensor, target: Array, drawn: Array, smoothing: float) -> Tensor:
     """Each place against its own item and one draw of others for all."""
     log_q = np.full(len(drawn), math.log(len(drawn) / (form.items - 1)))
     return softmax_over_sample(
-        found, rows(table, target), rows(table, drawn), (target, drawn), log_q, scale=form.scale
+        found, rows(table, target), rows(table, drawn), (target, drawn), log_q, scale=form.scale, smoothing=smoothing
     )  # fmt: skip
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(2, "penstock-train")
+def decays(name: str, dimensions: int) -> bool:
+    """Whether decay takes something off a weight: off matrices and tables, but those of distances."""
+    return dimensions == 2 and not name.endswith("distance")
 
 
 def split(tokens: Tokens) -> tuple[Tokens, NDArray[np.int64], NDArray[np.bool_]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,31 +13,44 @@ from penstock.retrieve.base import History, places
 from penstock.types import Array
 
 
-def examples(past: History, lines: list[NDArray[np.int64]], recent: int, decay: float, most: int) -> tuple[Bags, Pairs]:
+def examples(
+    lists: Sequence[tuple[History, NDArray[np.int64]]], recent: int, decay: float, most: int
+) -> tuple[Bags, Pairs]:
     """What shoppers had touched before each event, and the item of the event, oldest first.
 
+    Each list is read as a request reads it: the newest of its own events, whether or not another list counts them.
+
     Args:
-        lines: (n,) what each event is, as rows of the table: its item, which has row 1 and up, and its attributes.
+        lists: the events of each list feature, and what each is (n,) as rows of the table: first of items, which have
+            row 1 and up, then of their attributes.
         recent: how many events before to read; decay: what each older one counts.
         most: events at most, the newest.
     """
+    past, ids = lists[0]
     n = len(past.item)
-    at = np.arange(n)
     began = np.r_[True, past.owner[1:] != past.owner[:-1]][:n]
-    since = at - np.maximum.accumulate(np.where(began, at, 0)) if n else at
-    usable = np.flatnonzero((since > 0) & (lines[0] > 0) & (lines[0] != np.r_[0, lines[0]][:n]))
+    usable = np.flatnonzero(~began & (ids > 0) & (ids != np.r_[0, ids][:n]))
     usable = usable[np.argsort(past.time[usable], kind="stable")][-most:]
     codes, weights = [], []
-    for part in lines:
+    for part, line in lists:
+        first, end = _before(past, part, usable)
         block = np.zeros((len(usable), recent), np.int64)
         for place in range(recent):
-            there = since[usable] > place
-            code = np.where(there, part[np.maximum(usable - 1 - place, 0)], 0)
+            at = end - 1 - place
+            code = np.where(at >= first, np.r_[line, 0][np.maximum(at, 0)], 0)
             block[:, place] = np.where((block[:, :place] == code[:, None]).any(axis=1), 0, code)
         codes.append(block)
         weights.append(np.broadcast_to(decay ** np.arange(recent), block.shape))
     queries = bags(np.concatenate(codes, axis=1), np.concatenate(weights, axis=1).astype(np.float32))
-    return queries, Pairs(np.arange(len(usable)), lines[0][usable] - 1)
+    return queries, Pairs(np.arange(len(usable)), ids[usable] - 1)
+
+
+def _before(past: History, part: History, which: Array) -> tuple[Array, Array]:
+    """Where in `part` the events lie that the same shopper had before some events of `past`: from, up to, (n,) each."""
+    _, moment = np.unique(np.r_[past.at, part.at], return_inverse=True)
+    key = (np.r_[past.owner, part.owner].astype(np.uint64) << np.uint64(32)) | moment.astype(np.uint64)
+    mine, theirs = key[: len(past.item)][which], key[len(past.item) :]
+    return np.searchsorted(part.owner, past.owner[which]), np.searchsorted(theirs, mine)
 
 
 def packed(codes: Array, place: int) -> NDArray[np.uint64]:
@@ -69,27 +84,3 @@ def item_bags(item: NDArray[np.int64], attributes: list[NDArray[np.int64]], time
         there = there[np.lexsort((part[there], time[there]))]
         lines[item[there] - 1, column] = part[there]  # the last one stays
     return bags(lines)
-
-
-def beside(past: History, part: History) -> NDArray[np.uint32]:
-    """What another list feature counted of the same events: (n,) codes, 0 where it counted none.
-
-    Events of one shopper at one moment are told apart by their order, where both features counted all of them.
-    """
-    _, moment = np.unique(np.r_[past.time, part.time], return_inverse=True)
-    key = (np.r_[past.owner, part.owner].astype(np.uint64) << np.uint64(32)) | moment.astype(np.uint64)
-    mine, theirs = key[: len(past.time)], key[len(past.time) :]
-    out = np.zeros(len(mine), np.uint32)
-    a, b = _paired(mine, theirs)
-    out[a] = part.item[b]
-    return out
-
-
-def _paired(a: Array, b: Array) -> tuple[Array, Array]:
-    """Places in `a` and in `b` of the keys that stand as often in one as in the other, in order."""
-    keys, inverse = np.unique(np.r_[a, b], return_inverse=True)
-    counts = [np.bincount(part, minlength=len(keys)) for part in (inverse[: len(a)], inverse[len(a) :])]
-    good = counts[0] == counts[1]
-    at = [np.flatnonzero(good[part]) for part in (inverse[: len(a)], inverse[len(a) :])]
-    sides = [place[np.argsort(part[place], kind="stable")] for place, part in zip(at, (a, b), strict=True)]
-    return sides[0], sides[1]

@@ -6,9 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.learn.two_tower.network import Bags
+from penstock.retrieve.base import places
 from penstock.types import Array
 
 _BLOCK = 512
+_BYTES = 64 << 20
+"""Of scores in memory at once: the more items there are, the fewer are compared with them at a time."""
 
 
 def lists_by(key: Array, value: Array, size: int) -> Bags:
@@ -66,28 +69,50 @@ def alike(items: Bags, least: float = 0.6, most: int = 20) -> Bags:
     row = np.repeat(np.arange(n), np.diff(items.starts))
     own = np.zeros(len(items.codes), bool)
     own[items.starts[:-1][np.diff(items.starts) > 0]] = True
-    row, code = row[~own], items.codes[~own]
-    pair = np.unique(np.stack([row, code], axis=1), axis=0)
-    row, code = pair[:, 0], np.unique(pair[:, 1], return_inverse=True)[1]
-    many = np.zeros((n, int(code.max(initial=-1)) + 1), np.float32)
-    many[row, code] = 1
-    count = many.sum(axis=1)
-    rows, others, shares = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    pair = np.unique(np.stack([row[~own], items.codes[~own]], axis=1), axis=0)
+    edges = np.searchsorted(pair[:, 0], np.arange(n + 1))
+    held = Bags(edges.astype(np.int64), pair[:, 1])
+    parts = [np.zeros((0, 3))]
     for start in range(0, n, _BLOCK):
-        mine = np.arange(start, min(start + _BLOCK, n))
-        both = many[mine] @ many.T
-        share = both / np.maximum(count[mine, None] + count - both, 1)
-        share[mine - start, mine] = 0
-        row, other = np.nonzero(share >= least)
-        rows.append(row + start)
-        others.append(other)
-        shares.append(share[row, other])
-    found, like, much = np.concatenate(rows), np.concatenate(others), np.concatenate(shares)
-    order = np.lexsort((like, -much, found))
-    found = found[order]
-    kept = np.arange(len(found)) - np.searchsorted(found, found) < most
-    starts = np.searchsorted(found[kept], np.arange(n + 1)).astype(np.int64)
-    return Bags(starts, like[order][kept], much[order][kept])
+        stop = min(start + _BLOCK, n)
+        columns = np.unique(held.codes[edges[start] : edges[stop]])
+        mine, found = _marked(held, start, stop, columns), np.zeros((0, 3))
+        wide = max(1, _BYTES // (4 * max(len(columns), _BLOCK)))
+        for begin in range(0, n if len(columns) else 0, wide):
+            end = min(begin + wide, n)
+            both = mine @ _marked(held, begin, end, columns).T
+            count = np.diff(edges)
+            share = both / np.maximum(count[start:stop, None] + count[begin:end] - both, 1)
+            same = np.arange(max(start, begin), min(stop, end))
+            share[same - start, same - begin] = 0
+            one, other = np.nonzero(share >= least)
+            new = np.stack([one + start, other + begin, share[one, other]], axis=1)
+            found = _foremost(np.concatenate([found, new]), most)
+        parts.append(found)
+    found = np.concatenate(parts)
+    starts = np.searchsorted(found[:, 0], np.arange(n + 1)).astype(np.int64)
+    return Bags(starts, found[:, 1].astype(np.int64), found[:, 2].astype(np.float32))
+
+
+def _marked(bags: Bags, start: int, stop: int, columns: Array) -> NDArray[np.float32]:
+    """Which of the codes `columns` (ascending) the bags from `start` to `stop` have, as 0 and 1."""
+    out = np.zeros((stop - start, len(columns)), np.float32)
+    codes = bags.codes[bags.starts[start] : bags.starts[stop]]
+    row = np.repeat(np.arange(stop - start), np.diff(bags.starts[start : stop + 1]))
+    held, at = places(columns, codes)
+    out[row[held], at] = 1
+    return out
+
+
+def _foremost(found: Array, most: int) -> Array:
+    """Of rows (key, other, share) the `most` of each key with the largest share, keys ascending."""
+    found = found[np.lexsort((found[:, 1], -found[:, 2], found[:, 0]))]
+    return found[np.arange(len(found)) - np.searchsorted(found[:, 0], found[:, 0]) < most]
+
+
+def _block(items: Array) -> int:
+    """How many queries are compared with all items at a time."""
+    return max(1, min(_BLOCK, _BYTES // max(1, len(items) * items.dtype.itemsize)))
 
 
 def hardest(query: Array, item: Array, depth: int, known: Bags | None = None, skip: int = 0) -> NDArray[np.int64]:
@@ -102,9 +127,9 @@ def hardest(query: Array, item: Array, depth: int, known: Bags | None = None, sk
     n, m = len(query), len(item)
     depth = min(depth, m)
     skip = min(skip, m - depth)
-    out = np.empty((n, depth), np.int64)
-    for start in range(0, n, _BLOCK):
-        mine = np.arange(start, min(start + _BLOCK, n))
+    out, block = np.empty((n, depth), np.int64), _block(item)
+    for start in range(0, n, block):
+        mine = np.arange(start, min(start + block, n))
         score = query[mine] @ item.T
         if known is not None:
             part = known.taken(mine)
@@ -124,9 +149,9 @@ def best(query: Array, item: Array, k: int) -> NDArray[np.int64]:
     array([[1, 2]])
     """
     k = min(k, len(item))
-    out = np.empty((len(query), k), np.int64)
-    for start in range(0, len(query), _BLOCK):
-        score = query[start : start + _BLOCK] @ item.T
+    out, block = np.empty((len(query), k), np.int64), _block(item)
+    for start in range(0, len(query), block):
+        score = query[start : start + block] @ item.T
         edge = -np.partition(-score, k - 1, axis=1)[:, k - 1]
         for i, line in enumerate(score):
             found = np.flatnonzero(line >= edge[i])

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from penstock.errors import DefinitionError
 from penstock.learn.losses import SampledSoftmax
-from penstock.learn.two_tower.codes import bags, beside, examples, item_bags, packed, rows
+from penstock.learn.two_tower.codes import examples, item_bags, packed, rows
 from penstock.learn.two_tower.exact import ITEM_GRID, QUERY_GRID, grid, nearest, plain_through, scores_of, through
 from penstock.learn.two_tower.network import Bags, Form, encode
 from penstock.learn.two_tower.training import Course, Pairs, train
 from penstock.registry import registered
-from penstock.retrieve.base import Found, History, Index, Query, Source, places
+from penstock.retrieve.base import Found, History, Index, Listed, Query, Source, places
 from penstock.retrieve.beside import Beside
 from penstock.retrieve.vectors import Vectors, build
 from penstock.types import Array
@@ -34,8 +34,8 @@ class TwoTower(Source):
 
     The shopper's tower reads the newest items and their attributes, the item's tower the id and its attributes; each
     takes the mean of the codes' rows. They are trained on which item came next, with the batch's own items and evenly
-    drawn ones as negatives (see `Course`). An item that training met rarely is found by its attributes; one it never
-    met, once `with_items` has added it. The shopper's newest items themselves are not proposed.
+    drawn ones as negatives (see `Course`). An item that training met rarely is found by its attributes. The shopper's
+    newest items themselves are not proposed.
 
     Score column: the cosine, exact to the grid that vectors are rounded to.
 
@@ -50,7 +50,7 @@ class TwoTower(Source):
         batch, rate, temperature, uniform, mined, alike, cold: see `Course`.
         most: pairs to learn from, the newest.
         recall: of the k nearest items the share that is to be found; below 1 a vector index is built for a catalogue of
-            20,000 items or more (see `penstock.retrieve.vectors`), and lies in the release with the rest.
+            20,000 items or more (see `penstock.retrieve.vectors`), once, for the release. In training it is exact.
         seed: of training.
         always: keeps it in a release where the ranker gains nothing by it.
     """
@@ -107,21 +107,34 @@ class TwoTower(Source):
     def needs(self) -> tuple[str, ...]:
         return (self.of, *self.attributes)
 
+    def check(self, lists: Mapping[str, Listed]) -> None:
+        """Each list holds what is read of it: training reads the events themselves, however few a list keeps."""
+        for need in self.needs():
+            if need in lists:
+                view, name = lists[need]
+                k = getattr(view.features[name], "k", self.recent)
+                if k < self.recent:
+                    raise DefinitionError(
+                        f"{need} holds the {self.recent} newest events that a source reads of it", got=f"k={k}",
+                        remedy=f"give it k={self.recent} or more, or the source recent={k}",
+                    )  # fmt: skip
+
     def fit(self, history: Mapping[str, History], earlier: Index | None = None) -> Index:
         """The towers' weights, every item's vector, and the codes that they read."""
         past = history[self.of]
         known = np.unique(past.item[past.item != 0]).astype(np.uint32)
-        said = [packed(beside(past, history[name]), place) for place, name in enumerate(self.attributes)]
-        values = np.unique(np.concatenate([np.zeros(0, np.uint64), *(part[part != 0] for part in said)]))
+        parts = [history[name] for name in self.attributes]
+        said = [packed(part.item, place) for place, part in enumerate(parts)]
+        values = np.unique(np.concatenate([np.zeros(0, np.uint64), *(codes[codes != 0] for codes in said)]))
         id_of = rows(known.astype(np.uint64), past.item.astype(np.uint64), 1)
-        lines = [id_of, *(rows(values, part, 1 + len(known)) for part in said)]
-        items = item_bags(id_of, lines[1:], past.time, len(known))
-        queries, pairs = examples(past, lines, self.recent, self.decay, self.most)
+        lines = [rows(values, codes, 1 + len(known)) for codes in said]
+        of_items = [rows(values, packed(past.beside(part), place), 1 + len(known)) for place, part in enumerate(parts)]
+        items = item_bags(id_of, of_items, past.time, len(known))
+        queries, pairs = examples(
+            [(past, id_of), *zip(parts, lines, strict=True)], self.recent, self.decay, self.most
+        )  # fmt: skip
         form = self._form(1 + len(known) + len(values))
-        index: dict[str, Array] = {
-            "items": known, "rows": np.arange(1, len(known) + 1),
-            "values": values, "value_rows": 1 + len(known) + np.arange(len(values)),
-        }  # fmt: skip
+        index: dict[str, Array] = {"items": known, "values": values}
         if not len(pairs):
             return self._finished(form, index, self._untrained(form), items)
         # The newest pairs say when to stop, as they are what will be asked next.
@@ -133,37 +146,19 @@ class TwoTower(Source):
         )  # fmt: skip
         return self._finished(form, index, weights, items)
 
-    def with_items(
-        self, index: Index, items: NDArray[np.uint32], attributes: Mapping[str, NDArray[np.uint32]]
-    ) -> Index:
-        """The index with further items that nobody has touched, found by their attributes alone.
+    def released(self, index: Index) -> Index:
+        """With an index over the vectors, where one is asked for and worth it.
 
-        Args:
-            items: (n,) codes; those in the index already stay as they are.
-            attributes: (n,) the code of each item's value, by the names in `attributes`; 0 where it has none. An item
-                of which training knows no value is left out.
+        Its engine is chosen by what is quick on this machine: training, whose rows are to be the same everywhere,
+        compares all.
         """
-        new = np.flatnonzero((items != 0) & ~np.isin(items, index["items"]))
-        items, first = np.unique(items[new], return_index=True)
-        new = new[first]
-        lines = np.zeros((len(new), 1 + len(self.attributes)), np.int64)
-        for place, name in enumerate(self.attributes):
-            held, at = places(index["values"], packed(attributes[name][new], place))
-            lines[held, 1 + place] = index["value_rows"][at]
-        there = (lines > 0).any(axis=1)
-        items, lines = items[there], lines[there]
-        form = self._form(len(index["code"]))
-        weights = {name.removeprefix("tower."): part for name, part in index.items() if name.startswith("tower.")}
-        vectors = grid(encode(form, weights | {"code": index["code"]}, "item", bags(lines)), ITEM_GRID)
-        order = np.argsort(np.r_[index["items"], items], kind="stable")
-        return self._searched(
-            {
-                **{name: part for name, part in index.items() if not name.startswith(_NEAR)},
-                "items": np.r_[index["items"], items].astype(np.uint32)[order],
-                "rows": np.r_[index["rows"], np.zeros(len(items), np.int64)][order],
-                "vectors": np.concatenate([index["vectors"], vectors])[order],
-            }
-        )
+        if self.recall >= 1 or len(index["items"]) < _MANY:
+            return index
+        near = build(
+            index["vectors"], ids=index["items"].astype(np.int64), metric="ip", recall=self.recall, k=self.k,
+            seed=self.seed,
+        )  # fmt: skip
+        return {**index, **{_NEAR + name: part for name, part in near.arrays().items()}}
 
     def find(self, query: Query, index: Index) -> Found:
         asked = self._asked(query, index)
@@ -222,13 +217,11 @@ class TwoTower(Source):
             different = np.array(sorted(first, key=lambda code: first[code]), np.uint32)
             if number:
                 held, at = places(index["values"], packed(different, number - 1))
-                row_of = index["value_rows"][at]
+                at = at + len(index["items"])
             else:
                 held, at = places(index["items"], different)
-                row_of = index["rows"][at]
-            for code, row in zip(different[held].tolist(), row_of.tolist(), strict=True):
-                if row:
-                    out.append((row, self.decay ** first[code]))
+            for code, place in zip(different[held].tolist(), at.tolist(), strict=True):
+                out.append((1 + place, self.decay ** first[code]))
         return out
 
     def _vector(self, asked: list[tuple[int, float]], index: Index) -> NDArray[np.float32] | None:
@@ -251,9 +244,10 @@ class TwoTower(Source):
         return grid(x / length, QUERY_GRID) if length else None
 
     def _plain_asked(self, query: Query, index: Index) -> list[tuple[int, float]]:
-        values = list(zip(index["values"].tolist(), index["value_rows"].tolist(), strict=True))
+        items = {code: row for row, code in enumerate(index["items"].tolist(), 1)}
+        values = [(value, row) for row, value in enumerate(index["values"].tolist(), 1 + len(items))]
         row_of = [
-            dict(zip(index["items"].tolist(), index["rows"].tolist(), strict=True)),
+            items,
             *(
                 {value % 2**32: row for value, row in values if value // 2**32 == number}
                 for number in range(len(self.attributes))
@@ -301,17 +295,7 @@ class TwoTower(Source):
     def _finished(self, form: Form, index: dict[str, Array], weights: dict[str, Array], items: Bags) -> Index:
         vectors = grid(encode(form, weights, "item", items), ITEM_GRID)
         layers = {f"tower.{name}": part for name, part in weights.items() if name != "code"}
-        return self._searched(index | {"code": weights["code"], "vectors": vectors} | layers)
-
-    def _searched(self, index: dict[str, Array]) -> Index:
-        """With an index over the vectors, where one is asked for and worth it."""
-        if self.recall >= 1 or len(index["items"]) < _MANY:
-            return index
-        near = build(
-            index["vectors"], ids=index["items"].astype(np.int64), metric="ip", recall=self.recall, k=self.k,
-            seed=self.seed,
-        )  # fmt: skip
-        return index | {_NEAR + name: part for name, part in near.arrays().items()}
+        return index | {"code": weights["code"], "vectors": vectors} | layers
 
 
 _OPENED: Beside[Vectors] = Beside()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -110,6 +110,7 @@ def train(
     pairs: Pairs,
     *,
     held: Pairs | None = None,
+    weights: Mapping[str, Array] | None = None,
     each: Callable[[Epoch], bool] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Array]:
@@ -119,12 +120,13 @@ def train(
         queries, items: what each tower reads of each.
         pairs: what to learn from; n ≥ 1.
         held: pairs left out; the weights of the epoch with the best recall on them are given back.
+        weights: to go on from, and left as they are; drawn anew where absent.
         each: called after each epoch; True ends the training.
     """
     if not len(pairs):
         raise DefinitionError("two towers learn from pairs", got="none", remedy="pass at least one query with its item")
     random = np.random.default_rng(course.seed)
-    weights = begin(form, random)
+    weights = begin(form, random) if weights is None else {name: value.copy() for name, value in weights.items()}
     run = Run(form, course, queries, items, pairs, random)
     steps_an_epoch = math.ceil(len(pairs) / course.batch)
     steps = course.epochs * steps_an_epoch
