@@ -172,6 +172,39 @@ def test_outcomes_weighed_by_examination_rank_nearer_to_the_truth(shop: Shop, tm
     assert importance["harvest"] != importance[None]  # the run itself weighed them too
 
 
+def test_rankers_are_compared_on_outcomes_that_none_of_them_has_learned_from(shop: Shop, tmp_path: Path) -> None:
+    """A decision just before the newest span teaches what had come of it by then: what came later within its window is
+    what rankers are judged by."""
+    recipe = shop.ranked_by(examples="shown", window="6h", trees=5, valid="2h", labels="4h", tolerance=0.0)
+    log = shop.app.open().log
+    replay = opened(shop, recipe)
+    rows, asks = replay.rows, shop.shown.asks
+    newest = int(rows.time.max()) + 1 - 2 * HOUR
+    viewed: dict[tuple[int, int], list[int]] = {}
+    view = log.strings.code("view")
+    for kind, user, item, time in zip(
+        rows.fields["kind"], rows.fields["user"], rows.fields["item"], rows.time, strict=True
+    ):
+        if kind == view:
+            viewed.setdefault((user, item), []).append(time)
+    edges = np.searchsorted(shop.shown.owner, np.arange(DECISIONS + 1))
+
+    def came(before: int) -> int:
+        """Decisions of the older spans of which something had come before a moment."""
+        found = 0
+        for i in np.flatnonzero((asks.now >= newest - 4 * HOUR) & (asks.now < newest)).tolist():
+            items, now = shop.shown.item[edges[i] : edges[i + 1]], asks.now[i]
+            found += any(
+                now < time <= now + 6 * HOUR and time < before
+                for item in items
+                for time in viewed.get((asks.key[i], item), ())
+            )
+        return found
+
+    report = train(recipe, log, tmp_path, app="small", log_id=log.id, shown=shop.shown).report
+    assert report["data"]["train_labels"] == came(newest) < came(newest + 2 * HOUR)
+
+
 def test_several_goals_give_each_item_the_worth_of_the_best_that_came(shop: Shop) -> None:
     """Next events carry their kind's worth; of what was shown, a purchase after a view counts as a purchase."""
     goals = {"buy": 1.0, "view": 0.1, "cart": 0.3}

@@ -41,7 +41,7 @@ from penstock.releases.rewards import learn_rewards
 from penstock.releases.run import Run, Step, Trained, iso
 from penstock.releases.study import Study
 from penstock.retrieve import Popular, SessionNeighbours
-from penstock.types import Log, Progress
+from penstock.types import Log, Micros, Progress
 
 K = 20
 FUSION = "fusion"
@@ -86,11 +86,13 @@ def train(
     spans = _spans(recipe, replay)
     assert replay is not None
     with run.timed("find candidates for training") as progress:
-        train_parts: Sequence[Dataset] = _examples(replay, spans[:-1], shown, progress)
+        # What comes of a decision may come within the newest span, by which rankers are chosen: nobody knew it before.
+        before = spans[-1][0] - 1
+        train_parts: Sequence[Dataset] = _examples(replay, spans[:-1], shown, before, progress)
     looked = None
     if recipe.rank.position_bias is not None and shown is not None:
         with run.timed("estimate examination of positions") as progress:
-            looked = _examination(replay, shown.between(0, spans[-1][0]), progress)
+            looked = _examination(replay, shown.between(0, before + 1), before, progress)
     start = time.perf_counter()
     with run.timed("fit trees"):
         trees = _fit(recipe, train_parts, looked)
@@ -130,7 +132,7 @@ def train(
     )
     if model is trees:
         with run.timed("fit on the newest labels"):
-            model = trees = _fit(recipe, [*train_parts[1:], *_examples(replay, spans[-1:], shown)], looked)
+            model = trees = _fit(recipe, _newest_examples(replay, spans[1:], shown, train_parts[1:]), looked)
     with run.timed("build the release's indexes"):
         indexes = replay.of(recipe).fit(until)
     learned = {}
@@ -228,13 +230,20 @@ def _nothing(recipe: Recipe, whole: tuple[int, int], width: int, held: Sequence[
 
 
 def _examples(
-    replay: Replay, spans: Sequence[tuple[int, int]], shown: Impressions | None, progress: Progress | None = None
+    replay: Replay,
+    spans: Sequence[tuple[int, int]],
+    shown: Impressions | None,
+    as_of: Micros,
+    progress: Progress | None = None,
 ) -> list[Dataset]:
-    """What the ranker learns from, a part a span."""
+    """What the ranker learns from, a part a span.
+
+    Args:
+        as_of: the moment of training, microseconds: of what was shown, what had come of it by then counts.
+    """
     rank = replay.recipe.rank
     if rank.examples == "next":
         return [label_part(replay, span, negatives=rank.negatives, progress=progress)[1] for span in spans]
-    as_of = int(replay.rows.arrived.max())
     parts = []
     for span in spans:
         mine = shown.between(*span) if shown is not None else None
@@ -244,12 +253,23 @@ def _examples(
     return parts
 
 
-def _examination(replay: Replay, shown: Impressions, progress: Progress) -> Examination | None:
-    """How positions are looked at, from all that was shown before the validation span."""
+def _newest_examples(
+    replay: Replay, spans: Sequence[tuple[int, int]], shown: Impressions | None, older: Sequence[Dataset]
+) -> list[Dataset]:
+    """The same of the newest spans, as of now; `older` has those of all but the last, as they were known before it."""
+    now = int(replay.rows.arrived.max())
+    if replay.recipe.rank.examples == "next":
+        # What came next is known at once.
+        return [*older, *_examples(replay, spans[-1:], shown, now)]
+    return _examples(replay, spans, shown, now)
+
+
+def _examination(replay: Replay, shown: Impressions, as_of: Micros, progress: Progress) -> Examination | None:
+    """How positions are looked at, from all that was shown before the validation span and had come of it by then."""
     if not len(shown.asks):
         return None
     indexes = replay.fit(int(shown.asks.known[0]))
-    return examination(replay, shown, indexes, as_of=int(replay.rows.arrived.max()), progress=progress)
+    return examination(replay, shown, indexes, as_of=as_of, progress=progress)
 
 
 def _weighed(looked: Examination | None) -> list[str]:
