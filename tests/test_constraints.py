@@ -16,6 +16,7 @@ import helpers
 import penstock as ps
 import slates
 from penstock.errors import DefinitionError
+from penstock.releases import Release, read
 from penstock.serve.metrics import Metrics
 from penstock.serve.rerank import Slate, at_least, within
 
@@ -178,6 +179,61 @@ def test_a_broken_promise_of_a_served_answer_is_named_and_counted(tmp_path: Path
     counted = {s.labels["rule"]: s.value for s in metrics.samples() if s.name == "penstock_rules_broken_total"}
     metrics.close()
     assert counted == {"at_least": 2.0}
+
+
+MORE = helpers.APP.replace(
+    '    shoppers = ps.distinct("user", precision=4)\n',
+    '    shoppers = ps.distinct("user", precision=4)\n    buys = ps.count()\n    shelf = ps.latest("kind")\n',
+)
+NEAR = 'ps.attention("recent", k=20, width=8, epochs=1, length=10)'
+
+
+def test_a_release_of_before_the_rules_answers_without_those_that_it_cannot_serve(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A column, a field and vectors that it lacks leave their rules out, and the log and readiness say which; the
+    others hold and the answer stays personal. Trained anew, all are there."""
+    helpers.trained(tmp_path).close()
+    rules = [
+        'ps.rerank.mmr(vectors="attention")', 'ps.rerank.at_least("shelf", "view")',
+        'ps.rerank.within("Product.buys", most=1e9)', 'ps.block("p-00001", "p-00002")',
+    ]  # fmt: skip
+    text = MORE.replace("candidates = [", f"candidates = [{NEAR}, ") + f"    rerank = [{', '.join(rules)}]\n"
+    user = helpers.history()[0]["user"]
+    with helpers.load_app(tmp_path, text, name="later.py") as app:
+        answer = app.decide("home", user=user)
+        assert (answer.tier, answer.cause, answer.broken) == ("personal", None, ())
+        assert not {"p-00001", "p-00002"} & {item.id for item in answer.items}
+        assert app.open().ready()[1]["rules_left_out"] == {"home": ["mmr", "at_least", "within"]}
+        said = [record.getMessage() for record in caplog.records if "goes without" in record.getMessage()]
+        assert [why.split("without its rule ")[1].split(":")[0] for why in said] == ["mmr", "at_least", "within"]
+        app.train()
+        again = app.decide("home", user=user)
+        assert (again.tier, again.release == answer.release) == ("personal", False)
+        assert app.open().ready()[1]["rules_left_out"] == {}
+
+
+def test_what_a_rule_reads_is_served_though_the_ranker_could_do_without_it(tmp_path: Path) -> None:
+    """A source that brings the ranker nothing stays for a rule's vectors, or its column, and answers are by them."""
+    user = helpers.history()[0]["user"]
+    rules = ('mmr(vectors="attention", relevance=0.0)', 'within("attention", least=1e9)')
+    shown = []
+    for number, rule in enumerate(rules):
+        text = helpers.APP.replace("candidates = [", f"candidates = [{NEAR}, ") + f"    rerank = [ps.rerank.{rule}]\n"
+        (folder := tmp_path / str(number)).mkdir()
+        with helpers.load_app(folder, text.replace("trees=10", "trees=10, tolerance=0.5")) as app:
+            app.ingest(helpers.history())
+            trained = app.train()
+            answer = app.decide("home", user=user)
+            assert (answer.tier, answer.cause, len(answer.items)) == ("personal", None, 10)
+            assert answer.broken == (() if number == 0 else ("within",))
+            release = read(app.home / "releases", trained.release)
+            assert isinstance(release, Release)
+            assert "attention" in release.sources
+            assert app.open().ready()[1]["rules_left_out"] == {}
+            shown.append([item.id for item in answer.items])
+    # By likeness alone, and the highest sum of scores.
+    assert shown[0] != shown[1]
 
 
 @pytest.mark.parametrize(
