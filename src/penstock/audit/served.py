@@ -163,8 +163,7 @@ def recomputed(one: Decided, release: Release, naive: NaiveEngine, strings: Stri
 
 
 def _plain_scores(release: Release, query: Query, items: NDArray[np.uint32]) -> NDArray[np.float64]:
-    """The source scores of logged candidates, by each source's plain definition; of those that it did not propose, by
-    its own."""
+    """The source scores of logged candidates, proposed by it or not, by each source's plain definitions."""
     recipe = release.recipe
     out = np.full((len(items), len(recipe.assembler.scores)), np.nan)
     column = 0
@@ -172,10 +171,8 @@ def _plain_scores(release: Release, query: Query, items: NDArray[np.uint32]) -> 
         width = len(source.columns)
         if width:
             index = release.indexes.get(source.label, {})
-            plain = source.plain(query, index)
-            others = source.find(query, index).others
-            if others is not None:
-                out[:, column : column + width] = others(items)
+            others = source.plain_others(query, index) if recipe.others else {}
+            plain = others | source.plain(query, index)
             for row, item in enumerate(items.tolist()):
                 if item in plain:
                     out[row, column : column + width] = plain[item]

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from penstock.registry import name_of
 from penstock.types import Array
 
+EVERY = 2**31
+"""As the `k` of a source: all that it knows."""
 Index = Mapping[str, Array]
 """What a source learned from history: named arrays, saved in the release as .npy files."""
 
@@ -142,6 +144,10 @@ class Source(ABC):
     def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
         """`find`, independently and in plain Python, as {item: scores}: the oracle of audits."""
         raise NotImplementedError
+
+    def plain_others(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
+        """`Found.others` of every item that it tells of, in the same manner; nothing by default."""
+        return {}
 
 
 @dataclass(frozen=True)

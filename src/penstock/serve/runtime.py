@@ -341,7 +341,7 @@ class Runtime:
     # What the server asks
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Whether decisions come from releases that have caught up; what is waited for, and rules left out till then."""
+        """Whether decisions come from releases that have caught up; what is waited for, and what is left out."""
         with self.store.snapshot() as snapshot:
             behind = max(0, self.log.end - snapshot.offset)
         loading = self._follower.loading

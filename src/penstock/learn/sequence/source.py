@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from penstock.learn.sequence.network import Attributes, Form, begin
 from penstock.learn.sequence.training import Course, Sequences, train
 from penstock.registry import registered
 from penstock.retrieve import Found, History, Index, Query, Source
-from penstock.retrieve.base import places
+from penstock.retrieve.base import EVERY, places
 from penstock.retrieve.beside import Beside
 from penstock.types import Array
 
@@ -203,6 +204,10 @@ class Attention(Source):
             return {}
         found = self._best(stepper, state, index)
         return dict(zip(found.items.tolist(), map(tuple, found.scores.tolist()), strict=True))
+
+    def plain_others(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
+        every = replace(self, k=EVERY).plain(query, index)
+        return {item: (cosine, math.nan) for item, (cosine, _) in every.items()}
 
     def _best(self, stepper: Stepper, state: State, index: Index) -> Found:
         like = stepper.table[1:] @ state.found
