@@ -165,7 +165,10 @@ def test_outcomes_weighed_by_examination_rank_nearer_to_the_truth(shop: Shop, tm
         whole = replay.judge(shop.shown, indexes, window=12 * SECOND, as_of=as_of + HOUR, every=True)
         none = Candidates(*(np.zeros(0),) * 3)  # type: ignore[arg-type]
         near[bias] = rank_correlation(trees.score(whole.rows, none).reshape(-1, WIDTH), shop.relevance)
-        report = train(recipe, log, tmp_path, app="small", log_id=log.id, shown=shop.shown).report
+        report = train(recipe, log, tmp_path, app="small", log_id=log.id, shown=shop.shown, study=True).report
+        compared = {one["name"]: one["scores"]["mrr"]["mean"] for one in report["candidates"]}
+        # A study fits the very ranker that was compared, weights and all.
+        assert report["learning_curve"][-1]["value"] == pytest.approx(compared["lambdarank"])
         assert any("position is looked at" in note for note in report["notes"]) == (bias is not None)
         importance[bias] = [feature["importance"] for feature in report["features"]]
     assert near["harvest"] > near[None] + 0.05

@@ -111,7 +111,7 @@ def train(
         comparison = _compare(replay, valid, held, rankers, spent, goals)
     with run.timed("look for leaks"):
         found = leaks(replay, valid, held, spent.slow)
-    studied = _study(replay, train_parts, valid, held, goals, run) if study else {}
+    studied = _study(replay, train_parts, looked, valid, held, goals, run) if study else {}
     costly = {rankers[-1].name, *(source.label for source in recipe.sources if source.costly)}
     if leaner is not None and comparison.chosen not in costly:
         held, replay, recipe = without(held, recipe, leaner), replay.of(leaner), leaner
@@ -358,13 +358,19 @@ def _compare(
 
 
 def _study(
-    replay: Replay, parts: Sequence[Dataset], labels: Labels, held: Dataset, goals: Goals, run: Run
+    replay: Replay,
+    parts: Sequence[Dataset],
+    looked: Examination | None,
+    labels: Labels,
+    held: Dataset,
+    goals: Goals,
+    run: Run,
 ) -> dict[str, Any]:
     """The learning curve and the ablations, as they stand in the report."""
     recipe = replay.recipe
 
     def judge(parts: Sequence[Dataset], held: Dataset) -> NDArray[np.float64]:
-        trees = _fit(recipe, parts)
+        trees = _fit(recipe, parts, looked)
         found = _judge("lambdarank", 1, trees, held, np.r_[0, np.cumsum(held.groups)], 0.0)
         return list_values(found, recipe.rank.metric, K, goals)
 
