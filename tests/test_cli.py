@@ -174,7 +174,7 @@ def test_a_demo_has_a_shop_window_and_leaves_no_process_behind(tmp_path: Path) -
 
 
 def test_a_demo_of_a_file_without_searches_to_learn_from_goes_on(tmp_path: Path) -> None:
-    """Words that led to nothing, long ago: search is passed over in a line, and the other decision is played through."""
+    """Words that led to nothing, long ago: search is passed over in a line, and the rest is played through."""
     events = helpers.history()
     events[0] = {**events[0], "query": "lamp", "kind": "buy"}
     kept = [{name: value for name, value in event.items() if name != "stream"} for event in events]

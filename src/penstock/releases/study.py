@@ -51,8 +51,8 @@ class Study:
         """The metric without each view and each source, against the whole ranker on the same decisions.
 
         Without a view its features are missing, and request-time columns that read them; candidates stay. Without a
-        source its scores are missing, and the candidates that no other source found. What leaves nothing to learn from is
-        passed over.
+        source its scores are missing, and the candidates that no other source found. What would leave nothing to
+        learn from is passed over.
         """
         seed = self.recipe.rank.seed
         whole = self.judge(self.parts, self.held)
