@@ -30,7 +30,7 @@ from penstock.releases.bundle import read
 from penstock.releases.rewards import learn_rewards
 from penstock.retrieve import Popular, Query
 from penstock.serve.decisions import impressions
-from penstock.serve.rerank import Facts, Slate, contextual, thompson
+from penstock.serve.rerank import Facts, Slate, contextual, exploration, thompson
 
 MODEL = LinearReward(("a", "b"))
 
@@ -105,6 +105,34 @@ def test_what_is_believed_covers_the_truth_as_often_as_it_says(yes: bool) -> Non
         hit += int((np.abs(posterior.mean(new) - expected) <= 1.96 * posterior.deviation(new)).sum())
         asked += 5
     assert 0.93 <= hit / asked <= 0.97
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+def test_counts_that_cannot_be_leave_the_other_candidates_as_they_are(bad: float) -> None:
+    """No chance becomes NaN, all add up to one, and wins that are no number are none."""
+    slate = bandit([bad, 9, 1], [bad, 90, 30])
+    rule = thompson("wins", "tries")
+    chances = [float(rule.chances(slate, np.array([one]))[0]) for one in range(3)]
+    assert sum(chances) == pytest.approx(1.0)
+    if not np.isfinite(bad):
+        plain = bandit([0, 9, 1], [0, 90, 30])
+        assert chances == [float(rule.chances(plain, np.array([one]))[0]) for one in range(3)]
+    with np.errstate(over="ignore"):
+        rows = MODEL.inputs([np.array([bad, 1.0]), np.array([2.0, bad])])
+    assert rows.tolist() == MODEL.inputs([np.array([np.nan, 1.0]), np.array([2.0, np.nan])]).tolist()
+
+
+def test_draws_are_made_once_however_many_candidates_there_are() -> None:
+    """Requests with fewer candidates than may take part draw nothing anew, and see the same draws place by place."""
+    exploration._normals.cache_clear()
+    rule = thompson("wins", "tries", among=12)
+    values = []
+    for n in (5, 12, 7, 40):
+        slate = bandit([1.0] * n, [30.0] * n)
+        rule.apply(slate, 3, slates.Names(), random.Random(n))
+        values.append(rule._values(slate, slate.order[:5]))
+    assert exploration._normals.cache_info().misses == 1
+    assert all((one == values[0]).all() for one in values)
 
 
 def test_a_reward_out_of_bounds_is_refused() -> None:

@@ -153,6 +153,39 @@ def test_an_unknown_price_is_taken_for_the_worst() -> None:
     assert applied(within("price", most=0.0), nothing, 2).order.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("floor", [False, True])
+def test_what_is_no_finite_number_neither_breaks_nor_makes_a_budget(bad: float, floor: bool) -> None:
+    """It counts as the worst there is, of a ceiling and of a floor; the others are chosen as without it."""
+    slate = slates.slate([4.0, 3.0, 2.0, 1.0], columns={"price": [bad, 5.0, 1.0, 3.0]})
+    rule = within("price", least=8.0) if floor else within("price", most=4.0)
+    found = applied(rule, slate, 2)
+    assert found.order[:2].tolist() == ([1, 3] if floor else [2, 3])
+    assert rule.holds(found, 2, slates.Names())
+    assert not rule.holds(slate, 2, slates.Names())
+
+
+def test_scores_that_are_no_finite_numbers_are_the_lowest() -> None:
+    """The others keep their distances."""
+    found = slates.slate([3.0, np.inf, 1.0, -np.inf, 2.0, np.nan]).relevance()
+    assert found.tolist() == [1.0, 0.0, 0.0, 0.0, 0.5, 0.0]
+    assert slates.slate([np.nan, np.inf]).relevance().tolist() == [0.0, 0.0]
+
+
+def test_a_budget_is_kept_where_other_rules_left_fewer_than_were_asked_for() -> None:
+    """What is short because of them breaks no promise; what is short because nothing more fits does."""
+    slate = slates.slate([3.0, 2.0, 1.0], {"brand": [1, 1, 2]}, {"price": [5.0, 1.0, 1.0]})
+    budget = within("price", most=6.0)
+    for other in (ps.block("i1"), ps.cap("brand", 1)):
+        found = applied(budget, applied(other, slate, 3), 3)
+        assert len(found.order) == 2
+        assert budget.holds(found, 3, slates.Names())
+    short = applied(budget, slate, 3)
+    assert len(short.order) == 2
+    assert not budget.holds(short, 3, slates.Names())
+    assert applied(within("price", most=9.0), slate, 10).cut == ()
+
+
 def test_a_column_is_looked_at_and_not_copied() -> None:
     """It is memory of the matrix that the model saw; only where a rule added an item is it copied, and that is NaN."""
     slate = slates.slate([3.0, 2.0], columns={"price": [5.0, 1.0], "margin": [2.0, 4.0]})

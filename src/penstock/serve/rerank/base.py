@@ -48,6 +48,7 @@ class Slate:
         propensity: (m,) the chance with which the slate has this item at this place, given those above it.
         scores: (n,) the model's, NaN of an item that a rule added; empty where no model was asked.
         facts: what else is known; None where no features were read.
+        cut: the rules that left out items for which there was room, since no full slate would have kept their promise.
     """
 
     items: NDArray[np.uint32]
@@ -56,6 +57,7 @@ class Slate:
     propensity: Floats
     scores: Floats = field(default_factory=lambda: np.zeros(0))
     facts: Facts | None = None
+    cut: tuple[Rule, ...] = ()
 
     def reordered(self, order: NDArray[np.int64], propensity: Floats | None = None) -> Slate:
         """The same slate in another order, a deterministic one unless its chances are given."""
@@ -93,15 +95,16 @@ class Slate:
         return self._whole(self.facts.rows[:, self.facts.places[name]])
 
     def relevance(self) -> Floats:
-        """The scores on a scale from 0 to 1, (n,): the lowest is 0, as is what has none; all alike are 0.
+        """The scores on a scale from 0 to 1, (n,): the lowest is 0, as is what has no finite one; all alike are 0.
 
         >>> none = np.zeros(0, np.uint32)
         >>> Slate(none, none, {}, none, np.array([3.0, 1.0, 2.0])).relevance().tolist()
         [1.0, 0.0, 0.5]
         """
         scores = self._scored()
-        low, high = (float(np.nanmin(scores)), float(np.nanmax(scores))) if len(scores) else (0.0, 0.0)
-        return np.nan_to_num(self._whole((scores - low) / ((high - low) or 1.0)))
+        known = np.isfinite(scores)
+        low, high = (float(scores[known].min()), float(scores[known].max())) if known.any() else (0.0, 0.0)
+        return np.nan_to_num(self._whole((np.where(known, scores, low) - low) / ((high - low) or 1.0)))
 
     def vectors(self, label: str) -> NDArray[np.float32]:
         """What a source's index knows every candidate by, (n, width), of length 1 or 0."""

@@ -17,6 +17,9 @@ from penstock.registry import registered
 from penstock.serve.rerank.base import Floats, Reads, Rule, Slate, check_place
 from penstock.types import Strings
 
+_MOST = 1e12
+"""More tries than that say no more."""
+
 
 @registered("rule")
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Thompson(Rule):
 
     An item that won w of t tries is believed to win with a chance that is Beta(prior · strength + w,
     (1 − prior) · strength + t − w). There are `draws` draws from all beliefs at once, the same ones whenever the same
-    counts are asked about in the same order. Each place throws for one of them, evenly, and takes the candidate left
+    counts stand at the same places. Each place throws for one of them, evenly, and takes the candidate left
     that is best in it. So the chance of an item is the share of draws in which it is best: exact, not an estimate,
     for a policy that is Thompson sampling but for the grain of 1 / draws. A chance below that grain may be none at
     all; `rate` sees to it that every candidate keeps one.
@@ -86,7 +89,8 @@ class Thompson(Rule):
     (1931): at most 0.02 off in distribution where prior · strength is 1 or more, as it should be.
 
     Args:
-        wins, tries: feature columns that count, such as ``"Product.clicks"`` and ``"Product.views"``.
+        wins, tries: feature columns that count, such as ``"Product.clicks"`` and ``"Product.views"``; what is no finite
+            number is 0.
         prior: the share of tries won by an item of which nothing is known; `strength` how many tries that is worth.
         among: so many candidates from the first place on may be shown; the others follow in their order.
         rate: the chance of showing one of those left drawn evenly.
@@ -130,10 +134,11 @@ class Thompson(Rule):
 
     def _values(self, slate: Slate, at: NDArray[np.int64]) -> NDArray[np.float32]:
         """Chances of success (draws, m) of the candidates `at` (m,)."""
-        wins, tries = (np.nan_to_num(slate.column(name)[at]) for name in (self.wins, self.tries))
-        won = self.prior * self.strength + np.maximum(wins, 0.0)
+        wins, tries = (_counts(slate.column(name)[at]) for name in (self.wins, self.tries))
+        won = self.prior * self.strength + wins
         lost = (1.0 - self.prior) * self.strength + np.maximum(tries - wins, 0.0)
-        normals = _normals(self.seed, 2 * self.draws, len(at))
+        # Always as wide, so that they are drawn once, however many candidates a request has.
+        normals = _normals(self.seed, 2 * self.draws, self.among)[:, : len(at)]
         up, down = _gammas(won, normals[: self.draws]), _gammas(lost, normals[self.draws :])
         return np.asarray(up / (up + down + np.float32(1e-30)))
 
@@ -304,6 +309,11 @@ def _normals(seed: int, draws: int, width: int) -> NDArray[np.float32]:
     quantiles = np.array(middle, np.float32) / (np.std(middle) if draws > 1 else 1.0)
     columns = np.tile(quantiles.astype(np.float32), (width, 1))
     return np.ascontiguousarray(np.random.default_rng([seed, draws, width]).permuted(columns, axis=1).T)
+
+
+def _counts(column: Floats) -> Floats:
+    """A column (n,) as counts, 0 where there is none that can be."""
+    return np.clip(np.where(np.isfinite(column), column, 0.0), 0.0, _MOST)
 
 
 def _gammas(shape: Floats, normals: NDArray[np.float32]) -> NDArray[np.float32]:
