@@ -125,13 +125,16 @@ class Recomputed:
     """What one decision should have seen.
 
     `items` (n,) uint32 codes of its candidates; `scores` (n, c) of the sources, NaN where one did not find an
-    item; `rows` (n, features) as ranked; `lists` the shopper's list features.
+    item; `rows` (n, features) as ranked; `lists` the shopper's list features; `attributes` (n,) codes of the
+    candidates' own, by name; `query` what the sources were asked, but for popular lists.
     """
 
     items: NDArray[np.uint32]
     scores: NDArray[np.float64]
     rows: NDArray[np.float64]
     lists: Mapping[str, NDArray[np.uint32]]
+    attributes: Mapping[str, NDArray[np.uint32]]
+    query: Query
 
 
 def recomputed_rows(one: Decided, release: Bundle, naive: NaiveEngine, strings: Strings) -> NDArray[np.float64]:
@@ -157,9 +160,10 @@ def recomputed(one: Decided, release: Release, naive: NaiveEngine, strings: Stri
     opened = recipe.assembler.open(read, keys, np.array([one.time]))
     items = one.items[: len(one.found_by)]
     lists = opened.lists(0)
-    scores = _plain_scores(release, Query(lists, {}, codes), items)
+    query = Query(lists, {}, {name: codes[name] for name in recipe.context})
+    scores = _plain_scores(release, query, items)
     matrix = recipe.assembler.matrix(read, opened, np.zeros(len(items), np.int64), items, scores)
-    return Recomputed(items, scores, matrix.rows, lists)
+    return Recomputed(items, scores, matrix.rows, lists, matrix.attributes, query)
 
 
 def _plain_scores(release: Release, query: Query, items: NDArray[np.uint32]) -> NDArray[np.float64]:

@@ -59,6 +59,15 @@ class Slate:
     facts: Facts | None = None
     cut: tuple[Rule, ...] = ()
 
+    @classmethod
+    def of(cls, items: NDArray[np.uint32], order: Array) -> Slate:
+        """Items (n,) in an order (m,) of their positions, of which nothing else is known.
+
+        >>> Slate.of(np.array([7, 8, 9], np.uint32), np.array([2, 0])).order.tolist()
+        [2, 0]
+        """
+        return cls(items, np.asarray(order, np.int64), {}, np.ones(len(order)))
+
     def reordered(self, order: NDArray[np.int64], propensity: Floats | None = None) -> Slate:
         """The same slate in another order, a deterministic one unless its chances are given."""
         return replace(self, order=order, propensity=np.ones(len(order)) if propensity is None else propensity)
@@ -174,6 +183,22 @@ class Rule(ABC):
     def learns(self) -> LinearReward | None:
         """The model of rewards that training is to fit for it."""
         return None
+
+
+class Explores(Rule):
+    """A rule that draws. It comes last, and its `apply` gives a slate the very chances that `chances` says."""
+
+    explores: ClassVar[bool] = True
+
+    @abstractmethod
+    def chances(self, slate: Slate, shown: Array) -> Floats:
+        """The chance of showing `shown` (k,) place by place, each given those above it, had `slate` come in.
+
+        0 from the first place on that the rule would never fill so.
+
+        Args:
+            shown: positions in `slate.items`.
+        """
 
 
 def check_place(name: str, place: int) -> None:
