@@ -169,11 +169,11 @@ class Decider:
     def _context(self, request: DecideRequest) -> dict[str, str]:
         given = request.context or {}
         for field_name, value in given.items():
-            if field_name in self.decision.recipe.context and not isinstance(value, str):
+            if field_name in self.decision.recipe.context and not isinstance(value, str | None):
                 raise RequestError(
                     "context fields that key features are text",
                     got=f"{field_name}={value!r}",
-                    remedy="send a string",
+                    remedy="send a string, or null for none",
                     field=f"context.{field_name}",
                 )
         return {name: str(given[name]) for name in self.decision.recipe.context if given.get(name) is not None}

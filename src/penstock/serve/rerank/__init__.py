@@ -7,6 +7,6 @@ from penstock.serve.rerank.exploration import Contextual, Explore, Thompson, con
 
 __all__ = [
     "AtLeast", "Block", "Cap", "Contextual", "Determinantal", "Diversify", "Explore", "Explores", "Facts", "Mmr", "Pin",
-    "Reads", "Rule", "Slate", "Thompson", "Within", "at_least", "block", "cap", "contextual", "determinantal", "diversify",
-    "explore", "mmr", "pin", "thompson", "within",
+    "Reads", "Rule", "Slate", "Thompson", "Within", "at_least", "block", "cap", "contextual", "determinantal",
+    "diversify", "explore", "mmr", "pin", "thompson", "within",
 ]  # fmt: skip
