@@ -33,7 +33,7 @@ from penstock.learn import (
 )
 from penstock.releases.bundle import write
 from penstock.releases.leaks import leaks
-from penstock.releases.lean import lean, without
+from penstock.releases.lean import cut, lean, without
 from penstock.releases.measures import goals_of, slices_of
 from penstock.releases.parts import Spent, find_seconds, label_part
 from penstock.releases.propensity import propensity
@@ -96,16 +96,26 @@ def train(
     start = time.perf_counter()
     with run.timed("fit trees"):
         trees = _fit(recipe, train_parts, looked)
-    rankers = [_Ranker(recipe, trees, time.perf_counter() - start, train_parts)]
-    leaner = lean(recipe, wanted)
-    if leaner is not None:
-        start = time.perf_counter()
-        with run.timed("fit trees without what is costly"):
-            parts = [without(part, recipe, leaner) for part in train_parts]
-            rankers.insert(0, _Ranker(leaner, _fit(leaner, parts, looked), time.perf_counter() - start, parts))
+    took = time.perf_counter() - start
     with run.timed("find candidates for validation") as progress:
         spent = Spent()
         valid, held = label_part(replay, spans[-1], negatives=None, progress=progress, spent=spent)
+    rankers = [_Ranker(replay, trees, took, train_parts, held)]
+    leaner = lean(recipe, wanted)
+    if leaner is not None:
+        with run.timed("find candidates without what is costly") as progress:
+            lighter = replay.of(leaner)
+            if cut(held, recipe):
+                # What a costly source left no room for has room without it.
+                parts = _examples(lighter, spans[:-1], shown, before, progress)
+                fewer = lighter.build(valid, spent.indexes, progress=progress)
+            else:
+                parts = [without(part, recipe, leaner) for part in train_parts]
+                fewer = without(held, recipe, leaner)
+        start = time.perf_counter()
+        with run.timed("fit trees without what is costly"):
+            lean_trees = _fit(leaner, parts, looked)
+        rankers.insert(0, _Ranker(lighter, lean_trees, time.perf_counter() - start, parts, fewer))
     with run.timed("compare rankers"):
         goals = goals_of(replay, valid)
         comparison = _compare(replay, valid, held, rankers, spent, goals)
@@ -114,7 +124,7 @@ def train(
     studied = _study(replay, train_parts, looked, valid, held, goals, run) if study else {}
     costly = {rankers[-1].name, *(source.label for source in recipe.sources if source.costly)}
     if leaner is not None and comparison.chosen not in costly:
-        held, replay, recipe = without(held, recipe, leaner), replay.of(leaner), leaner
+        held, replay, recipe = rankers[0].held, rankers[0].replay, leaner
         trees, train_parts = rankers[0].trees, rankers[0].parts
     plain = _session_source(recipe)
     if comparison.chosen == plain.label and plain not in recipe.sources:
@@ -305,12 +315,18 @@ def _fit(recipe: Recipe, parts: Sequence[Dataset], looked: Examination | None = 
 
 @dataclass(frozen=True, eq=False)
 class _Ranker:
-    """Trees over the candidates of a recipe, the seconds that fitting them took, and what they learned from."""
+    """Trees over the candidates of a recipe, the seconds that fitting them took, what they learned from, and all
+    candidates of the held-out decisions."""
 
-    recipe: Recipe
+    replay: Replay
     trees: Trees
     seconds: float
     parts: Sequence[Dataset]
+    held: Dataset
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.replay.recipe
 
     @property
     def name(self) -> str:
@@ -337,8 +353,7 @@ def _compare(
     if not recipe.asks and not any(isinstance(source, SessionNeighbours) for source in recipe.sources):
         candidates.append(_session_neighbours(replay, labels, several + 1))
     for more, ranker in enumerate(rankers):
-        mine = {source.label for source in ranker.recipe.sources}
-        rows = held if ranker.recipe is recipe else without(held, recipe, ranker.recipe)
+        mine, rows = {source.label for source in ranker.recipe.sources}, ranker.held
         # The trees need every source's candidates.
         took = ranker.seconds + sum(seconds for label, seconds in spent.fit.items() if label in mine)
         one = _judge(ranker.name, several + 2 + more, ranker.trees, rows, np.r_[0, np.cumsum(rows.groups)], took)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,8 +85,10 @@ class Source(ABC):
         k: at most so many items.
         name: the column prefix of its scores; the class's own by default. Two sources of one decision
             differ in name.
+        goes_on: whether `fit` goes on from an earlier index, rather than beginning anew.
     """
 
+    goes_on: ClassVar[bool] = False
     k: int
     name: str
 

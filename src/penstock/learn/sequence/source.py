@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,7 @@ class Attention(Source):
         always: keeps it in a release where the ranker gains nothing by it.
     """
 
+    goes_on: ClassVar[bool] = True
     of: str = "recent"
     kinds: str = ""
     times: str = ""
