@@ -130,6 +130,8 @@ def test_draws_are_made_once_however_many_candidates_there_are() -> None:
         rule.apply(slate, 3, slates.Names(), random.Random(n))
         values.append(rule._values(slate, slate.order[:5]))
     assert exploration._normals.cache_info().misses == 1
+    all_of_them = replace(rule, among=10**9)
+    assert all_of_them.apply(slate, 3, slates.Names(), random.Random(1)).propensity[0] > 0
     assert all((one == values[0]).all() for one in values)
 
 

@@ -20,6 +20,8 @@ from penstock.types import Array, Strings
 
 _MOST = 1e12
 """More tries than that say no more."""
+_WIDE = 1_024
+"""Candidates that draws are kept for, however many more may take part."""
 
 
 @registered("rule")
@@ -146,7 +148,8 @@ class Thompson(_Draws):
         won = self.prior * self.strength + wins
         lost = (1.0 - self.prior) * self.strength + np.maximum(tries - wins, 0.0)
         # Always as wide, so that they are drawn once, however many candidates a request has.
-        normals = _normals(self.seed, 2 * self.draws, self.among)[:, : len(at)]
+        width = max(len(at), min(self.among, _WIDE))
+        normals = _normals(self.seed, 2 * self.draws, width)[:, : len(at)]
         up, down = _gammas(won, normals[: self.draws]), _gammas(lost, normals[self.draws :])
         return np.asarray(up / (up + down + np.float32(1e-30)))
 
