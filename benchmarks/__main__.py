@@ -27,8 +27,15 @@ def main() -> None:
     if chosen.json:
         print(json.dumps(dataclasses.asdict(result)))
         return
-    peer = "no peer here" if result.peer is None else f"peer {result.peer:,.4g}, {result.ratio:.1f} times better"
-    print(f"{result.name}: {result.ours:,.4g} {result.unit} ({peer}). {result.detail}")
+    print(text(result))
+
+
+def text(result: benchmarks.Result) -> str:
+    """A result for people."""
+    peer = "no peer here" if result.peer is None else f"peer {result.peer:,.4g}"
+    if result.ratio is not None:
+        peer += f", {result.ratio:.1f} times better"
+    return f"{result.name}: {result.ours:,.4g} {result.unit} ({peer}). {result.detail}"
 
 
 if __name__ == "__main__":

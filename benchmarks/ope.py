@@ -87,9 +87,18 @@ def run(chosen: argparse.Namespace) -> Result:
     }
     return Result(
         name="ope", ours=missed, peer=peer_missed,
-        ratio=None if peer_missed is None else round(peer_missed / missed, 2),
+        ratio=_times(peer_missed, missed),
         unit="share of 95 % intervals that miss the truth, at worst, where the log can answer", detail=detail,
     )  # fmt: skip
+
+
+def _times(theirs: float | None, ours: float) -> float | None:
+    """How many times as often the peer's intervals miss; None without the peer, or where ours never do.
+
+    >>> _times(0.06, 0.05), _times(0.06, 0.0), _times(None, 0.05)
+    (1.2, None, None)
+    """
+    return round(theirs / ours, 2) if theirs is not None and ours else None
 
 
 def _rounds(world: World, seed: int) -> Rounds:

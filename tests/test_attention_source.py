@@ -142,7 +142,11 @@ def test_every_candidate_has_a_score_and_it_is_the_one_found(fitted: Any) -> Non
     scores = found.others(np.array([10, 18, 99], np.uint32))
     assert np.isfinite(scores[:2, 0]).all()
     assert np.isnan(scores[2]).all()
+    plain = source.plain_others(asked, index)
+    assert len(plain) == len(index["items"])
+    np.testing.assert_array_equal(found.others(np.array(list(plain), np.uint32)), np.array(list(plain.values())))
     assert source.find(query([]), index).others is None
+    assert source.plain_others(query([]), index) == {}
 
 
 def test_it_learns_what_comes_next() -> None:

@@ -20,14 +20,17 @@ from penstock import registry
 from penstock.aggregates import Count
 from penstock.audit import Audit, explain, served, shuffled
 from penstock.audit.crash import MOMENTS, finish, start
+from penstock.audit.served import recomputed
 from penstock.clock import SECOND
 from penstock.commands import BUILT_IN
-from penstock.engines import StreamEngine
+from penstock.engines import NaiveEngine, StreamEngine
 from penstock.errors import UnavailableError
 from penstock.events import SqliteLog
 from penstock.features import View
 from penstock.features.view import Group
-from penstock.releases import read
+from penstock.learn import Recipe
+from penstock.releases import Release, read
+from penstock.retrieve import Found
 from penstock.serve.decisions import DIGEST, logged
 from penstock.stores import LmdbStore
 from penstock.types import Accepted
@@ -127,6 +130,57 @@ def test_a_digest_changed_in_the_decision_log_names_its_feature(app: ps.App) -> 
     found = audit(app)
     assert set(found.mismatches) == {feature}
     assert found.wrong == [one.id]
+
+
+def test_scores_of_what_a_source_did_not_find_are_audited_by_its_plain_definition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where serving gives the other candidates scores that are off, the audit names the columns."""
+    first = Found.first.__func__  # type: ignore[attr-defined]
+
+    def off(cls: type[Found], k: int, known: Any, scores: Any) -> Found:
+        found = first(cls, k, known, scores)
+        return replace(found, others=lambda items: found.others(items) + 1e-9)
+
+    text = helpers.APP.replace('ps.covisits("recent", k=20)', 'ps.covisits("recent", k=3)')
+    with helpers.trained(tmp_path, text) as app:
+        decide_often(app)
+        assert audit(app).mismatches == {}
+        monkeypatch.setattr(Found, "first", classmethod(off))
+        app.decide("home", user=helpers.history()[0]["user"])
+        app.open().decisions.flush()
+        found = audit(app)
+        assert set(found.mismatches) == {"covisits", "covisits.last", "covisits.rank"}
+        assert len(found.wrong) == 1
+
+
+def test_a_release_of_before_such_scores_is_served_and_audited_as_it_was_trained(tmp_path: Path) -> None:
+    """Its written recipe does not say: a candidate has the scores of the sources that found it, and no others."""
+    with helpers.load_app(tmp_path) as app:
+        app.ingest(helpers.history())
+        decision = app.decisions["home"]
+        old = replace(decision.recipe, others=False)
+        spec = old.spec()
+        del spec["others"]
+        assert Recipe.from_spec(spec).others is False
+        assert Recipe.from_spec(decision.recipe.spec()).others is True
+        app.decisions["home"] = replace(decision, recipe=old)
+        app.train()
+        app.decisions["home"] = decision
+        decide_often(app)
+        found = audit(app)
+        assert (found.decisions, found.mismatches) == (ASKED, {})
+        one = logged(app.home / "decisions.sqlite")[-1]
+        release = read(app.registry.folder, str(one.release))
+        assert isinstance(release, Release)
+        log = app.open().log
+        naive = NaiveEngine(log.read(0, log.end), list(release.recipe.views), log.strings)
+        scores = recomputed(one, release, naive, log.strings).scores
+        covisits = [source.label for source in release.recipe.sources].index("covisits")
+        column = release.recipe.assembler.scores.index("covisits")
+        found_by = (one.found_by >> covisits) & 1 == 1
+        np.testing.assert_array_equal(~np.isnan(scores[:, column]), found_by)
+        assert not found_by.all()
 
 
 def test_an_event_moved_in_time_is_found_in_what_depends_on_time(app: ps.App) -> None:

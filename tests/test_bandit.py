@@ -20,18 +20,16 @@ from hypothesis import strategies as st
 import helpers
 import penstock as ps
 import slates
-from penstock.audit.served import recomputed
+from penstock.audit import Again
 from penstock.clock import DAY
-from penstock.engines import NaiveEngine
 from penstock.errors import DefinitionError, ReleaseError
-from penstock.learn import Candidates, LinearReward, Posterior, Replay, Summary
+from penstock.learn import LinearReward, Posterior, Replay, Summary
 from penstock.releases import Release, training
 from penstock.releases.bundle import read
 from penstock.releases.parts import label_part
 from penstock.releases.rewards import learn_rewards
-from penstock.retrieve import Popular, Query
 from penstock.serve.decisions import impressions
-from penstock.serve.rerank import Facts, Slate, contextual, thompson
+from penstock.serve.rerank import Slate, contextual, exploration, thompson
 
 MODEL = LinearReward(("a", "b"))
 
@@ -106,6 +104,36 @@ def test_what_is_believed_covers_the_truth_as_often_as_it_says(yes: bool) -> Non
         hit += int((np.abs(posterior.mean(new) - expected) <= 1.96 * posterior.deviation(new)).sum())
         asked += 5
     assert 0.93 <= hit / asked <= 0.97
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+def test_counts_that_cannot_be_leave_the_other_candidates_as_they_are(bad: float) -> None:
+    """No chance becomes NaN, all add up to one, and wins that are no number are none."""
+    slate = bandit([bad, 9, 1], [bad, 90, 30])
+    rule = thompson("wins", "tries")
+    chances = [float(rule.chances(slate, np.array([one]))[0]) for one in range(3)]
+    assert sum(chances) == pytest.approx(1.0)
+    if not np.isfinite(bad):
+        plain = bandit([0, 9, 1], [0, 90, 30])
+        assert chances == [float(rule.chances(plain, np.array([one]))[0]) for one in range(3)]
+    with np.errstate(over="ignore"):
+        rows = MODEL.inputs([np.array([bad, 1.0]), np.array([2.0, bad])])
+    assert rows.tolist() == MODEL.inputs([np.array([np.nan, 1.0]), np.array([2.0, np.nan])]).tolist()
+
+
+def test_draws_are_made_once_however_many_candidates_there_are() -> None:
+    """Requests with fewer candidates than may take part draw nothing anew, and see the same draws place by place."""
+    exploration._normals.cache_clear()
+    rule = thompson("wins", "tries", among=12)
+    values = []
+    for n in (5, 12, 7, 40):
+        slate = bandit([1.0] * n, [30.0] * n)
+        rule.apply(slate, 3, slates.Names(), random.Random(n))
+        values.append(rule._values(slate, slate.order[:5]))
+    assert exploration._normals.cache_info().misses == 1
+    all_of_them = replace(rule, among=10**9)
+    assert all_of_them.apply(slate, 3, slates.Names(), random.Random(1)).propensity[0] > 0
+    assert all((one == values[0]).all() for one in values)
 
 
 def test_a_reward_out_of_bounds_is_refused() -> None:
@@ -305,16 +333,6 @@ def release_of(app: ps.App, id: str) -> Release:
     return found
 
 
-def places_of(items: np.ndarray, query: Query, release: Release) -> np.ndarray:
-    """The places (n, sources) of candidates in the lists of the sources that look at nothing but the shopper."""
-    out = np.full((len(items), len(release.sources)), np.nan)
-    for i, (source, index) in enumerate(release.sources.values()):
-        if not isinstance(source, Popular):
-            found = source.find(query, index).items.tolist()
-            out[:, i] = [found.index(item) if item in found else np.nan for item in items.tolist()]
-    return out
-
-
 @pytest.mark.parametrize(("rule", "network"), [(RULE, False), (NEURAL, True)])
 def test_a_release_knows_what_its_rules_learned(tmp_path: Path, rule: str, network: bool) -> None:
     """Trained on what came next where nothing was shown. Every served slate and its chances can be had again from
@@ -334,16 +352,12 @@ def test_a_release_knows_what_its_rules_learned(tmp_path: Path, rule: str, netwo
         app.open().decisions.flush()
         decided = app.open().decisions.read("home", audited=True)
         log = app.open().log
-        naive = NaiveEngine(log.read(0, log.end), list(release.recipe.views), log.strings)
+        slates_again = Again(log, app.decisions["home"], {release.id: release})
         assert len(decided) == 30
         for one in decided:
-            known = recomputed(one, release, naive, log.strings)
-            query = Query(known.lists, {})
-            found = Candidates(known.items, known.scores, places_of(known.items, query, release))
-            scores = release.model.score(known.rows.astype(np.float32), found)
-            facts = Facts(known.rows, release.recipe.assembler.places, release.sources, query, release.learned)
-            order = np.argsort(-scores, kind="stable")
-            slate = Slate(known.items, order, {}, np.ones(len(order)), scores, facts)
+            slate = slates_again.of(one)
+            facts, order = slate.facts, slate.order
+            assert facts is not None
             again = learner.apply(slate, 10, log.strings, random.Random(one.id))
             assert again.order[:10].tolist() == one.shown.tolist()
             np.testing.assert_allclose(again.propensity[:10], one.propensities, rtol=1e-6)
@@ -352,13 +366,38 @@ def test_a_release_knows_what_its_rules_learned(tmp_path: Path, rule: str, netwo
             nothing = replace(slate, facts=replace(facts, learned={}))
             assert learner.apply(nothing, 10, log.strings, random.Random(one.id)).order.tolist() != again.order.tolist()
             if network:
-                cosine = known.rows[:, release.recipe.assembler.places["attention"]]
+                cosine = facts.rows[:, release.recipe.assembler.places["attention"]]
                 products = slate.products("attention", np.arange(len(order)))
                 held = ~np.isnan(cosine)
                 np.testing.assert_allclose(products[held].sum(1), cosine[held], atol=1e-5)
                 lengths = np.linalg.norm(slate.vectors("attention"), axis=1)
                 assert np.isin(lengths.round(5), (0.0, 1.0)).all()
                 assert lengths.sum() > 10
+
+
+def test_slates_are_had_again_with_the_rules_before_exploration(tmp_path: Path) -> None:
+    """Chances of what was shown are those logged, after rules by columns and one that adds an item; drawn again, the
+    same items are shown. An answer without features is refused."""
+    rules = 'ps.rerank.within("Product.actions", least=300.0), ps.pin("p-00001", place=2), ps.explore(0.3)'
+    with helpers.trained(tmp_path, helpers.APP + f"    rerank = [{rules}]\n") as app:
+        users = sorted({event["user"] for event in helpers.history()})[:20]
+        for user in users:
+            app.decide("home", user=user)
+        app.open().decisions.flush()
+        decided = app.open().decisions.read("home", audited=True)
+        release = release_of(app, str(app.registry.champion("home")))
+        again = Again(app.open().log, app.decisions["home"], {release.id: release})
+        rule = app.decisions["home"].rules[-1]
+        assert len(decided) == len(users)
+        for one in decided:
+            slate = again.of(one)
+            assert slate.items.tolist() == one.items.tolist()
+            np.testing.assert_allclose(rule.chances(slate, one.shown), one.propensities, rtol=1e-6)
+            drawn = rule.apply(slate, len(one.shown), app.open().log.strings, random.Random(one.id))
+            assert drawn.order[: len(one.shown)].tolist() == one.shown.tolist()
+        assert any(len(one.items) > len(one.found_by) for one in decided)
+        with pytest.raises(ReleaseError, match=r"had again from features and the release.*tier personal, release None"):
+            again.of(replace(decided[0], release=None))
 
 
 def test_what_was_shown_and_came_of_it_is_learned_from_once_there_is_some(tmp_path: Path) -> None:

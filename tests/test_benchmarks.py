@@ -14,10 +14,13 @@ from time import perf_counter
 
 import numpy as np
 import pytest
+from benchmarks import Result, ope
+from benchmarks.__main__ import text
 from benchmarks._serving import load
 from benchmarks._serving.figures import highest, percentile
 
 ROOT = Path(__file__).parents[1]
+PAIRS: list[tuple[float, float | None]] = [(0.05, 0.06), (0.0, 0.06), (0.05, None)]
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -96,6 +99,16 @@ def test_capacity_is_found_by_halving(limit: float) -> None:
 
     assert limit - 3 < highest(takes, 100.0, 6) <= limit
     assert highest(lambda rate: False, 100.0, 6) == 0.0
+
+
+def test_a_result_without_a_ratio_is_printed_beside_its_peer() -> None:
+    """Where ours never misses there is no ratio, and the peer's figure stands all the same."""
+    assert ope._times(0.06, 0.05) == 1.2
+    assert ope._times(0.06, 0.0) is ope._times(None, 0.05) is None
+    told = [text(Result("ope", ours, peer, ope._times(peer, ours), "share", {})) for ours, peer in PAIRS]
+    assert [one.split("share ")[1] for one in told] == [
+        "(peer 0.06, 1.2 times better). {}", "(peer 0.06). {}", "(no peer here). {}",
+    ]  # fmt: skip
 
 
 def test_a_result_is_one_json_line_at_the_end() -> None:

@@ -173,6 +173,22 @@ def test_a_demo_has_a_shop_window_and_leaves_no_process_behind(tmp_path: Path) -
         HomeLock(tmp_path / "home").close()
 
 
+def test_a_demo_of_a_file_without_searches_to_learn_from_goes_on(tmp_path: Path) -> None:
+    """Words that led to nothing, long ago: search is passed over in a line, and the rest is played through."""
+    events = helpers.history()
+    events[0] = {**events[0], "query": "lamp", "kind": "buy"}
+    kept = [{name: value for name, value in event.items() if name != "stream"} for event in events]
+    file = tmp_path / "events.ndjson"
+    file.write_text("".join(json.dumps(event) + "\n" for event in kept))
+    done = cli("demo", "--smoke", "--json", "--events", file, "--home", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    found = last_object(done.stdout)
+    assert (found["audit_mismatches"], found["errors"]) == (0, 0)
+    assert found["release"]
+    assert "search_release" not in found
+    assert "search is passed over: events match the goal" in " ".join(done.stderr.split())
+
+
 def test_the_demo_runs_the_whole_system_and_gives_its_figures(tmp_path: Path) -> None:
     done = cli("demo", "--smoke", "--json", "--home", tmp_path / "demo")
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ import helpers
 import penstock as ps
 import slates
 from penstock.errors import DefinitionError
+from penstock.releases import Release, read
 from penstock.serve.metrics import Metrics
 from penstock.serve.rerank import Slate, at_least, within
 
@@ -152,6 +153,39 @@ def test_an_unknown_price_is_taken_for_the_worst() -> None:
     assert applied(within("price", most=0.0), nothing, 2).order.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("floor", [False, True])
+def test_what_is_no_finite_number_neither_breaks_nor_makes_a_budget(bad: float, floor: bool) -> None:
+    """It counts as the worst there is, of a ceiling and of a floor; the others are chosen as without it."""
+    slate = slates.slate([4.0, 3.0, 2.0, 1.0], columns={"price": [bad, 5.0, 1.0, 3.0]})
+    rule = within("price", least=8.0) if floor else within("price", most=4.0)
+    found = applied(rule, slate, 2)
+    assert found.order[:2].tolist() == ([1, 3] if floor else [2, 3])
+    assert rule.holds(found, 2, slates.Names())
+    assert not rule.holds(slate, 2, slates.Names())
+
+
+def test_scores_that_are_no_finite_numbers_are_the_lowest() -> None:
+    """The others keep their distances."""
+    found = slates.slate([3.0, np.inf, 1.0, -np.inf, 2.0, np.nan]).relevance()
+    assert found.tolist() == [1.0, 0.0, 0.0, 0.0, 0.5, 0.0]
+    assert slates.slate([np.nan, np.inf]).relevance().tolist() == [0.0, 0.0]
+
+
+def test_a_budget_is_kept_where_other_rules_left_fewer_than_were_asked_for() -> None:
+    """What is short because of them breaks no promise; what is short because nothing more fits does."""
+    slate = slates.slate([3.0, 2.0, 1.0], {"brand": [1, 1, 2]}, {"price": [5.0, 1.0, 1.0]})
+    budget = within("price", most=6.0)
+    for other in (ps.block("i1"), ps.cap("brand", 1)):
+        found = applied(budget, applied(other, slate, 3), 3)
+        assert len(found.order) == 2
+        assert budget.holds(found, 3, slates.Names())
+    short = applied(budget, slate, 3)
+    assert len(short.order) == 2
+    assert not budget.holds(short, 3, slates.Names())
+    assert applied(within("price", most=9.0), slate, 10).cut == ()
+
+
 def test_a_column_is_looked_at_and_not_copied() -> None:
     """It is memory of the matrix that the model saw; only where a rule added an item is it copied, and that is NaN."""
     slate = slates.slate([3.0, 2.0], columns={"price": [5.0, 1.0], "margin": [2.0, 4.0]})
@@ -178,6 +212,61 @@ def test_a_broken_promise_of_a_served_answer_is_named_and_counted(tmp_path: Path
     counted = {s.labels["rule"]: s.value for s in metrics.samples() if s.name == "penstock_rules_broken_total"}
     metrics.close()
     assert counted == {"at_least": 2.0}
+
+
+MORE = helpers.APP.replace(
+    '    shoppers = ps.distinct("user", precision=4)\n',
+    '    shoppers = ps.distinct("user", precision=4)\n    buys = ps.count()\n    shelf = ps.latest("kind")\n',
+)
+NEAR = 'ps.attention("recent", k=20, width=8, epochs=1, length=10)'
+
+
+def test_a_release_of_before_the_rules_answers_without_those_that_it_cannot_serve(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A column, a field and vectors that it lacks leave their rules out, and the log and readiness say which; the
+    others hold and the answer stays personal. Trained anew, all are there."""
+    helpers.trained(tmp_path).close()
+    rules = [
+        'ps.rerank.mmr(vectors="attention")', 'ps.rerank.at_least("shelf", "view")',
+        'ps.rerank.within("Product.buys", most=1e9)', 'ps.block("p-00001", "p-00002")',
+    ]  # fmt: skip
+    text = MORE.replace("candidates = [", f"candidates = [{NEAR}, ") + f"    rerank = [{', '.join(rules)}]\n"
+    user = helpers.history()[0]["user"]
+    with helpers.load_app(tmp_path, text, name="later.py") as app:
+        answer = app.decide("home", user=user)
+        assert (answer.tier, answer.cause, answer.broken) == ("personal", None, ())
+        assert not {"p-00001", "p-00002"} & {item.id for item in answer.items}
+        assert app.open().ready()[1]["rules_left_out"] == {"home": ["mmr", "at_least", "within"]}
+        said = [record.getMessage() for record in caplog.records if "goes without" in record.getMessage()]
+        assert [why.split("without its rule ")[1].split(":")[0] for why in said] == ["mmr", "at_least", "within"]
+        app.train()
+        again = app.decide("home", user=user)
+        assert (again.tier, again.release == answer.release) == ("personal", False)
+        assert app.open().ready()[1]["rules_left_out"] == {}
+
+
+def test_what_a_rule_reads_is_served_though_the_ranker_could_do_without_it(tmp_path: Path) -> None:
+    """A source that brings the ranker nothing stays for a rule's vectors, or its column, and answers are by them."""
+    user = helpers.history()[0]["user"]
+    rules = ('mmr(vectors="attention", relevance=0.0)', 'within("attention", least=1e9)')
+    shown = []
+    for number, rule in enumerate(rules):
+        text = helpers.APP.replace("candidates = [", f"candidates = [{NEAR}, ") + f"    rerank = [ps.rerank.{rule}]\n"
+        (folder := tmp_path / str(number)).mkdir()
+        with helpers.load_app(folder, text.replace("trees=10", "trees=10, tolerance=0.5")) as app:
+            app.ingest(helpers.history())
+            trained = app.train()
+            answer = app.decide("home", user=user)
+            assert (answer.tier, answer.cause, len(answer.items)) == ("personal", None, 10)
+            assert answer.broken == (() if number == 0 else ("within",))
+            release = read(app.home / "releases", trained.release)
+            assert isinstance(release, Release)
+            assert "attention" in release.sources
+            assert app.open().ready()[1]["rules_left_out"] == {}
+            shown.append([item.id for item in answer.items])
+    # By likeness alone, and the highest sum of scores.
+    assert shown[0] != shown[1]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import helpers
 import penstock as ps
 from penstock.clock import DAY
-from penstock.learn import Replay
+from penstock.learn import Replay, dataset
 from penstock.registry import from_spec
 from penstock.releases import read
 from penstock.releases.lean import lean, without
@@ -56,6 +57,42 @@ def test_rows_without_a_source_are_those_of_a_decision_that_never_had_it(tmp_pat
         ]
         np.testing.assert_array_equal(found.rows[by_item[0]], wanted.rows[by_item[1]])
         np.testing.assert_array_equal(found.positive[by_item[0]], wanted.positive[by_item[1]])
+
+
+def test_what_a_costly_source_left_no_room_for_is_compared_without_it(tmp_path: Path) -> None:
+    """Where a decision takes fewer candidates than its sources find, the ranker without the network is, to the bit, the
+    one of an app that never had it."""
+    few = "    most = 25\n"
+    figures = []
+    for number, text in enumerate((TEXT + few, helpers.APP + few)):
+        (folder := tmp_path / str(number)).mkdir()
+        with helpers.load_app(folder, text) as app:
+            app.ingest(helpers.history())
+            report = app.train(promote=False).report
+        figures.append(next(one["scores"] for one in report["candidates"] if one["name"] == "lambdarank"))
+    assert figures[0] == figures[1]
+
+
+def test_seconds_to_learn_are_of_one_index_and_what_it_went_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock on which each fit takes a second: sources that begin anew take one however often they are fitted, a
+    network as many as the fits that led to it."""
+    with helpers.load_app(tmp_path, TEXT) as app:
+        app.ingest(helpers.history())
+        replay = replayed(app)
+        monkeypatch.setattr(dataset, "perf_counter", itertools.count().__next__)
+        end = app.open().log.end
+        told: list[dict[str, float]] = []
+        for before in (end // 4, end // 2, end):
+            seconds: dict[str, float] = {}
+            replay.fit(before, seconds)
+            told.append(seconds)
+        assert [one["attention"] for one in told] == [1, 2, 3]
+        assert [one["covisits"] for one in told] == [1, 1, 1]
+        again: dict[str, float] = {}
+        replay.fit(end // 2, again)
+        assert again == told[1]
 
 
 def released(app: ps.App, tolerance: float) -> tuple[Any, Any]:

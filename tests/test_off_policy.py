@@ -8,7 +8,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -452,10 +452,15 @@ def test_an_items_weight_is_the_product_down_to_it(lists: list[list[tuple[float,
     assert found.group.tolist() == decision.tolist()
 
 
+def ordered(order: Sequence[int]) -> Slate:
+    """Any items in this order."""
+    return Slate.of(np.arange(10, dtype=np.uint32), np.array(order))
+
+
 def ways(order: list[int], rule: ps.explore, k: int) -> dict[tuple[int, ...], np.ndarray]:
     """Every list that exploring can make of an order, with its chances."""
     every = itertools.permutations(order, k)
-    return {one: rule.chances(np.array(order), np.array(one)) for one in every}
+    return {one: rule.chances(ordered(order), np.array(one)) for one in every}
 
 
 @pytest.mark.parametrize(("rate", "first"), [(0.0, 1), (0.3, 1), (1.0, 1), (0.5, 2)])
@@ -470,7 +475,7 @@ def test_over_all_lists_that_may_be_logged_the_mean_is_the_truth(rate: float, fi
 
     value = truth = 0.0
     for shown, chance in ways([0, 1, 2, 3], logging, 3).items():
-        aim = target.chances(np.array([3, 1, 0, 2]), np.array(shown))
+        aim = target.chances(ordered([3, 1, 0, 2]), np.array(shown))
         rewards = np.array([click(shown[: place + 1]) for place in range(3)])
         found = judge(slates(rewards, chance, aim, np.zeros(3, int)), "ips").value
         value += chance.prod() * found
@@ -490,17 +495,17 @@ def test_the_chances_of_exploring_are_what_it_logs(m: int, k: int, rate: float, 
     rule = ps.explore(rate, first=first)
     made = rule.apply(slate, k, None, draw)
     shown = made.order[: min(k, m)]
-    np.testing.assert_allclose(rule.chances(order, shown), made.propensity[: len(shown)])
+    np.testing.assert_allclose(rule.chances(slate, shown), made.propensity[: len(shown)])
     above = shown[:-1]
     left = [one for one in range(m) if one not in above]
-    assert sum(rule.chances(order, np.r_[above, one])[-1] for one in left) == pytest.approx(1)
+    assert sum(rule.chances(slate, np.r_[above, one])[-1] for one in left) == pytest.approx(1)
 
 
 def test_what_is_not_in_the_order_is_never_shown() -> None:
     """An item that the target does not find has no chance, nor has what stands below it, nor an item twice."""
     rule = ps.explore(0.5)
-    assert rule.chances(np.array([1, 2]), np.array([3, 1])).tolist() == [0, 0]
-    assert rule.chances(np.array([1, 2]), np.array([2, 2])).tolist() == [0.25, 0]
+    assert rule.chances(ordered([1, 2]), np.array([3, 1])).tolist() == [0, 0]
+    assert rule.chances(ordered([1, 2]), np.array([2, 2])).tolist() == [0.25, 0]
 
 
 # From the decision log.
@@ -563,13 +568,13 @@ def test_logged_decisions_tell_what_another_policy_would_have_earned() -> None:
     decided, rows = shop(4_000, logging, seed=3)
     when = {"window": 8, "as_of": 10**9}
     same = weighed(
-        decided, lambda one: logging.chances(np.arange(4), one.shown), RECIPE, {"action": rows}, Names(), **when
+        decided, lambda one: logging.chances(ordered(range(4)), one.shown), RECIPE, {"action": rows}, Names(), **when
     )
     assert same is not None
     assert same.weight == pytest.approx(1)
     assert judge(same, "ips").value == pytest.approx(len(rows) / 8_000)
     other = weighed(
-        decided, lambda one: target.chances(np.arange(4)[::-1], one.shown), RECIPE, {"action": rows}, Names(), **when
+        decided, lambda one: target.chances(ordered([3, 2, 1, 0]), one.shown), RECIPE, {"action": rows}, Names(), **when
     )
     assert other is not None
     truth = sum(
@@ -589,7 +594,7 @@ def test_a_policy_that_shows_what_was_never_a_candidate_is_warned_of() -> None:
     logging = ps.explore(0.7)
     decided, rows = shop(500, logging, seed=4)
     elsewhere = weighed(
-        decided, lambda one: logging.chances(np.array([9, 0, 1, 2, 3]), one.shown), RECIPE, {"action": rows}, Names(),
+        decided, lambda one: logging.chances(ordered([9, 0, 1, 2, 3]), one.shown), RECIPE, {"action": rows}, Names(),
         window=8, as_of=10**9,
     )  # fmt: skip
     assert elsewhere is not None
@@ -603,7 +608,7 @@ def test_decisions_whose_window_is_open_are_left_out() -> None:
     decided, rows = shop(50, logging, seed=5)
 
     def unmoved(one: Decided) -> np.ndarray:
-        return logging.chances(np.arange(4), one.shown)
+        return logging.chances(ordered(range(4)), one.shown)
 
     def seen(as_of: int) -> Rounds | None:
         return weighed(decided, unmoved, RECIPE, {"action": rows}, Names(), window=8, as_of=as_of)

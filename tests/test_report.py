@@ -22,6 +22,17 @@ WORDS = {"verdict", "check"}
 """Facts that are one of a few words."""
 
 
+def test_a_p_value_is_never_printed_as_nothing() -> None:
+    """What is below a thousandth is said to be; none is 0."""
+    report = sample()
+    for value, text in ((4e-5, "&lt;0.001"), (0.0009, "&lt;0.001"), (0.0014, "0.001"), (None, "n/a")):
+        for one in report["slices"]:
+            one["change"] = {**one["change"], "p": value, "q": value}
+        page = render(report)
+        assert page.count(f">{text}<") >= 2 * len(report["slices"])
+        assert ">0.000<" not in page
+
+
 def sample() -> dict[str, Any]:
     rng = np.random.default_rng(7)
     users, popular = rng.integers(0, 40, 400), rng.integers(0, 300, 400)

@@ -92,10 +92,12 @@ def test_find_equals_the_plain_definition_to_the_bit(source: Source, visits: Any
 @settings(max_examples=100, deadline=None)
 @given(visits=VISITS, recent=RECENT)
 def test_others_have_the_scores_that_a_longer_list_would_tell(source: Any, visits: Any, recent: list[int]) -> None:
-    """Of items not proposed: to the bit what `plain` says where everything is proposed; NaN of unknown ones."""
+    """Of items not proposed: to the bit what `plain` says where everything is proposed; NaN of unknown ones. So does
+    their own plain definition."""
     index = fitted(source, visits)
     query = Query({"recent": np.array(recent, np.uint32)}, {})
     found, every = source.find(query, index), replace(source, k=1_000).plain(query, index)
+    assert source.plain_others(query, index) == every
     scores = found.others(np.arange(1, 14, dtype=np.uint32))
     nothing = (np.nan,) * len(source.columns)
     np.testing.assert_array_equal(scores, np.array([every.get(item, nothing) for item in range(1, 14)]))

@@ -133,7 +133,10 @@ def test_a_pointer_that_moves_back_while_a_release_loads_leaves_the_old_one_in_c
     with held(runtime):
         runtime.registry.promote(second)
         runtime._follower.follow()
-        assert runtime.ready() == (False, {"behind": 0, "loading": [second], "without_release": []})
+        assert runtime.ready() == (
+            False,
+            {"behind": 0, "loading": [second], "without_release": [], "rules_left_out": {}},
+        )
         runtime.registry.rollback("home")
     assert serving(app) == first
     assert runtime.ready()[1]["loading"] == []

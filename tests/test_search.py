@@ -129,6 +129,14 @@ def test_a_request_without_words_is_answered_too(app: ps.App) -> None:
     assert app.decide("search", user="stranger").tier == "popular"
 
 
+def test_a_query_that_is_null_is_a_query_that_is_not_there(app: ps.App, server: BackgroundServer) -> None:
+    """It is answered as the same request without it, in process and over HTTP."""
+    answer = app.decide("search", user="stranger", context={"query": None})
+    assert [item.id for item in answer.items] == [item.id for item in app.decide("search", user="stranger").items]
+    with Client(server) as call:
+        assert call("POST", "/v1/decide/search", {"user": "u", "context": {"query": None}}).status == 200
+
+
 # Training
 
 

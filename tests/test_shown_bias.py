@@ -176,11 +176,47 @@ def test_outcomes_weighed_by_examination_rank_nearer_to_the_truth(shop: Shop, tm
         whole = replay.judge(shop.shown, indexes, window=12 * SECOND, as_of=as_of + HOUR, every=True)
         none = Candidates(*(np.zeros(0),) * 3)  # type: ignore[arg-type]
         near[bias] = rank_correlation(trees.score(whole.rows, none).reshape(-1, WIDTH), shop.relevance)
-        report = train(recipe, log, tmp_path, app="small", log_id=log.id, shown=shop.shown).report
+        report = train(recipe, log, tmp_path, app="small", log_id=log.id, shown=shop.shown, study=True).report
+        compared = {one["name"]: one["scores"]["mrr"]["mean"] for one in report["candidates"]}
+        # A study fits the very ranker that was compared, weights and all.
+        assert report["learning_curve"][-1]["value"] == pytest.approx(compared["lambdarank"])
         assert any("position is looked at" in note for note in report["notes"]) == (bias is not None)
         importance[bias] = [feature["importance"] for feature in report["features"]]
     assert near["harvest"] > near[None] + 0.05
     assert importance["harvest"] != importance[None]  # the run itself weighed them too
+
+
+def test_rankers_are_compared_on_outcomes_that_none_of_them_has_learned_from(shop: Shop, tmp_path: Path) -> None:
+    """A decision just before the newest span teaches what had come of it by then: what came later within its window is
+    what rankers are judged by."""
+    recipe = shop.ranked_by(examples="shown", window="6h", trees=5, valid="2h", labels="4h", tolerance=0.0)
+    log = shop.app.open().log
+    replay = opened(shop, recipe)
+    rows, asks = replay.rows, shop.shown.asks
+    newest = int(rows.time.max()) + 1 - 2 * HOUR
+    viewed: dict[tuple[int, int], list[int]] = {}
+    view = log.strings.code("view")
+    for kind, user, item, time in zip(
+        rows.fields["kind"], rows.fields["user"], rows.fields["item"], rows.time, strict=True
+    ):
+        if kind == view:
+            viewed.setdefault((user, item), []).append(time)
+    edges = np.searchsorted(shop.shown.owner, np.arange(DECISIONS + 1))
+
+    def came(before: int) -> int:
+        """Decisions of the older spans of which something had come before a moment."""
+        found = 0
+        for i in np.flatnonzero((asks.now >= newest - 4 * HOUR) & (asks.now < newest)).tolist():
+            items, now = shop.shown.item[edges[i] : edges[i + 1]], asks.now[i]
+            found += any(
+                now < time <= now + 6 * HOUR and time < before
+                for item in items
+                for time in viewed.get((asks.key[i], item), ())
+            )
+        return found
+
+    report = train(recipe, log, tmp_path, app="small", log_id=log.id, shown=shop.shown).report
+    assert report["data"]["train_labels"] == came(newest) < came(newest + 2 * HOUR)
 
 
 def test_several_goals_give_each_item_the_worth_of_the_best_that_came(shop: Shop) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import helpers
+import paying
 import penstock as ps
+from penstock import commands
 from penstock.clock import DAY
 from penstock.learn import Dataset, Labels, Recipe, Replay
 from penstock.releases.study import SHARES, Study
@@ -86,6 +89,20 @@ def test_a_view_left_out_is_missing_from_rows_and_from_what_reads_it(opened: Ope
     assert {"covisits", "twice"} <= set(names[np.isnan(rows["source covisits"].rows).all(axis=0)])
 
 
+def test_a_source_that_everything_comes_from_is_not_left_out(opened: Opened) -> None:
+    """Without it there would be nothing to fit; what every other part adds is still told."""
+    replay, _, held = opened
+    recipe, edges = replay.recipe, np.r_[0, np.cumsum(held.groups)]
+    one = [~np.isnan(part.place[:, 0]) & np.isnan(part.place[:, 1:]).all(axis=1) for part in held.candidates]
+    alone = held.keep(np.concatenate(one))
+    assert 0 < len(alone.rows) < edges[-1]
+    study = Study(recipe, [alone], held, np.arange(len(held.groups)), lambda parts, other: np.ones(len(held.groups)))
+    names = {row.without for row in study.ablations()}
+    first, *others = (f"source {source.label}" for source in recipe.sources)
+    assert first not in names
+    assert set(others) < names
+
+
 def test_a_learning_curve_fits_a_quarter_a_half_and_all_of_the_labels(opened: Opened) -> None:
     """Whole requests, and a larger share holds the smaller ones; what they are judged by stays whole."""
     _, _, held = opened
@@ -119,6 +136,19 @@ def test_a_study_is_in_the_report_and_its_last_point_is_the_ranker_that_was_comp
         assert row["value"] == pytest.approx(whole["scores"]["mrr"]["mean"] * (1 + row["change"]["mean"]))
     assert "What each part adds" in page
     assert "Learning curve" in page
+
+
+def test_a_verdict_goes_without_a_study_where_everything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is trained all the same, and a line says so; named, it is refused."""
+    with paying.paying(tmp_path, trained=False) as app:
+        home = app.home
+    chosen = {"app": paying.APP, "home": home, "promote": True, "study": True, "json": False}
+    commands.train(decision=None, **chosen)
+    assert "payment is a verdict: a study is made of a ranker" in capsys.readouterr().out
+    with pytest.raises(ps.PenstockError, match="a study is made of a ranker; got the verdict payment"):
+        commands.train(decision="payment", **chosen)
 
 
 def test_a_study_of_a_verdict_is_refused(tmp_path) -> None:

@@ -412,6 +412,10 @@ def test_find_equals_plain_to_the_bit_with_attributes(fitted: Any, recent: list[
     found, plain = source.find(query, index), source.plain(query, index)
     assert found.items.tolist() == list(plain)
     assert found.scores.tobytes() == np.array(list(plain.values()), np.float64).reshape(-1, 1).tobytes()
+    every = np.arange(120, dtype=np.uint32)
+    others = source.plain_others(query, index)
+    assert found.others is not None
+    np.testing.assert_array_equal(found.others(every)[:, 0], [others.get(one, (np.nan,))[0] for one in every.tolist()])
     assert set(source.because(query, index, found.items).tolist()) <= {0, *recent}
 
 

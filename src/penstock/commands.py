@@ -151,8 +151,12 @@ def train(*, app: Path | None, home: Path, decision: str | None, promote: bool, 
     for name in names:
         printer = Printer(json)
         begin, end = steps(printer)
+        # Who names a verdict is told that it cannot be studied; where everything is trained, it goes without.
+        mine = study and (decision is not None or name not in system.verdicts)
+        if study and not mine:
+            lines.append(f"{name} is a verdict: a study is made of a ranker")
         try:
-            trained = system.train(name, promote=promote, study=study, step=begin)
+            trained = system.train(name, promote=promote, study=mine, step=begin)
         except ReleaseError as error:
             refused.append(error)
             done[str(name)] = {"passed_over": str(error)}

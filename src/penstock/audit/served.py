@@ -125,13 +125,16 @@ class Recomputed:
     """What one decision should have seen.
 
     `items` (n,) uint32 codes of its candidates; `scores` (n, c) of the sources, NaN where one did not find an
-    item; `rows` (n, features) as ranked; `lists` the shopper's list features.
+    item; `rows` (n, features) as ranked; `lists` the shopper's list features; `attributes` (n,) codes of the
+    candidates' own, by name; `query` what the sources were asked, but for popular lists.
     """
 
     items: NDArray[np.uint32]
     scores: NDArray[np.float64]
     rows: NDArray[np.float64]
     lists: Mapping[str, NDArray[np.uint32]]
+    attributes: Mapping[str, NDArray[np.uint32]]
+    query: Query
 
 
 def recomputed_rows(one: Decided, release: Bundle, naive: NaiveEngine, strings: Strings) -> NDArray[np.float64]:
@@ -157,14 +160,14 @@ def recomputed(one: Decided, release: Release, naive: NaiveEngine, strings: Stri
     opened = recipe.assembler.open(read, keys, np.array([one.time]))
     items = one.items[: len(one.found_by)]
     lists = opened.lists(0)
-    scores = _plain_scores(release, Query(lists, {}, codes), items)
+    query = Query(lists, {}, {name: codes[name] for name in recipe.context})
+    scores = _plain_scores(release, query, items)
     matrix = recipe.assembler.matrix(read, opened, np.zeros(len(items), np.int64), items, scores)
-    return Recomputed(items, scores, matrix.rows, lists)
+    return Recomputed(items, scores, matrix.rows, lists, matrix.attributes, query)
 
 
 def _plain_scores(release: Release, query: Query, items: NDArray[np.uint32]) -> NDArray[np.float64]:
-    """The source scores of logged candidates, by each source's plain definition; of those that it did not propose, by
-    its own."""
+    """The source scores of logged candidates, proposed by it or not, by each source's plain definitions."""
     recipe = release.recipe
     out = np.full((len(items), len(recipe.assembler.scores)), np.nan)
     column = 0
@@ -172,10 +175,8 @@ def _plain_scores(release: Release, query: Query, items: NDArray[np.uint32]) -> 
         width = len(source.columns)
         if width:
             index = release.indexes.get(source.label, {})
-            plain = source.plain(query, index)
-            others = source.find(query, index).others
-            if others is not None:
-                out[:, column : column + width] = others(items)
+            others = source.plain_others(query, index) if recipe.others else {}
+            plain = others | source.plain(query, index)
             for row, item in enumerate(items.tolist()):
                 if item in plain:
                     out[row, column : column + width] = plain[item]

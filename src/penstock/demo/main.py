@@ -28,7 +28,7 @@ from penstock.demo.figures import hit_rate, mrr
 from penstock.demo.replay import replay
 from penstock.demo.source import Stream, from_file, from_simulator
 from penstock.demo.window import catalogue_of
-from penstock.errors import RequestError, UnavailableError
+from penstock.errors import ReleaseError, RequestError, UnavailableError
 from penstock.learn import Attention
 from penstock.printing import Printer
 from penstock.types import Accepted
@@ -67,8 +67,14 @@ def run(
     worded = _worded(system, history)
     result: dict[str, Any] = {}
     result.update(_ingest(system, stream, place, printer))
-    for name in (next(iter(system.decisions)), *worded):
-        result.update(_train(system, name, printer))
+    result.update(_train(system, next(iter(system.decisions)), printer))
+    for name in list(worded):
+        try:
+            result.update(_train(system, name, printer))
+        except ReleaseError as error:
+            # A file may hold words long ago, or none that led to its goal.
+            del worded[name]
+            printer.line(f"{name} is passed over: {error}")
     posts = [stream.as_json(event) for event in live]
     with _server(file, home, port, workers) as url:
         result.update(_replay(url, system, posts, goal, worded, clients, printer))

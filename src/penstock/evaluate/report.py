@@ -180,7 +180,7 @@ def _changes(report: Report, name: str, results: Sequence[SliceResult]) -> Marku
 
 
 def _against(change: SliceChange) -> list[Markup]:
-    chances = [join("n/a" if value is None else f"{value:.3f}") for value in (change.p, change.q)]
+    chances = [join(_chance(value)) for value in (change.p, change.q)]
     return [_signed(change.difference), *chances, join(_MARKS[change.verdict])]
 
 
@@ -350,6 +350,11 @@ def _change(change: Interval | None) -> Markup:
 
 def _figure(value: float) -> str:
     return f"{value:.4f}"
+
+
+def _chance(value: float | None) -> str:
+    """A p-value: never 0, which none is."""
+    return "n/a" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _share(value: float | None) -> str:

@@ -72,7 +72,7 @@ class LinearReward:
             # Training sees float32; so must serving.
             out[:, place] = column.astype(np.float32, copy=False)
         raw = out[:, 1 : 1 + len(columns)]
-        raw[np.isnan(raw)] = 0.0
+        raw[~np.isfinite(raw)] = 0.0
         np.copyto(raw, np.copysign(np.log1p(np.abs(raw)), raw))
         if products is not None:
             # Of unit vectors, whose products are small.

@@ -86,7 +86,7 @@ class Replay:
         self._batch = BatchEngine(rows, strings)
         self._newest = np.r_[0, np.maximum.accumulate(self.rows.time)] if len(self.rows) else np.zeros(1, np.int64)
         self._fitted: dict[int, dict[str, Index]] = {}
-        self._took: dict[str, float] = {}
+        self._took: dict[int, dict[str, float]] = {}
 
     def of(self, recipe: Recipe) -> Replay:
         """The same log for another recipe on its stream."""
@@ -120,23 +120,28 @@ class Replay:
         """The indexes of the recipe's sources, learned from the events below an offset; they are kept, to go on from.
 
         Args:
-            seconds: gets by label what each source took, with what it went on from.
+            seconds: gets by label what each source's index takes to learn, with that which it went on from.
             kept: by label, indexes to take as they are.
         """
         known = self._fitted.setdefault(before, {})
         known |= {label: index for label, index in (kept or {}).items() if label not in known}
         missing = [source for source in self.recipe.sources if source.label not in known]
         earlier: dict[str, Index] = {}
+        before_that: dict[str, float] = {}
         for offset in sorted(offset for offset in self._fitted if offset < before):
             earlier |= self._fitted[offset]
+            before_that |= self._took.get(offset, {})
         if missing:
             took: dict[str, float] = {}
             recipe = replace(self.recipe, sources=tuple(missing))
             known |= fit_indexes(recipe, self.rows, self.strings, before, earlier, took)
-            for label, spent in took.items():
-                self._took[label] = self._took.get(label, 0.0) + spent
+            mine = self._took.setdefault(before, {})
+            for source in missing:
+                went_on_from = before_that.get(source.label, 0.0) if source.goes_on else 0.0
+                mine[source.label] = took[source.label] + went_on_from
         if seconds is not None:
-            seconds |= {source.label: self._took.get(source.label, 0.0) for source in self.recipe.sources}
+            mine = self._took.get(before, {})
+            seconds |= {source.label: mine.get(source.label, 0.0) for source in self.recipe.sources}
         return {source.label: known[source.label] for source in self.recipe.sources}
 
     def until(self, offset: int) -> Replay:

@@ -133,6 +133,8 @@ class Recipe:
         context: text fields that a request may carry.
         leave_out: list features of the shopper whose items are never proposed.
         most: candidates scored at most.
+        others: whether a candidate has the scores of every source that knows it; otherwise of those that found it, as
+            in releases whose written recipe does not say.
     """
 
     name: str
@@ -144,6 +146,7 @@ class Recipe:
     context: tuple[str, ...] = ()
     leave_out: tuple[str, ...] = ()
     most: int = 250
+    others: bool = True
 
     def __post_init__(self) -> None:
         streams = sorted({view.stream for view in self.views})
@@ -236,6 +239,7 @@ class Recipe:
             "context": list(self.context),
             "leave_out": list(self.leave_out),
             "most": self.most,
+            "others": self.others,
         }
 
     @classmethod
@@ -250,6 +254,7 @@ class Recipe:
             tuple(spec["context"]),
             tuple(spec["leave_out"]),
             spec["most"],
+            spec.get("others", False),
         )
 
 
@@ -332,7 +337,7 @@ def retrieve(recipe: Recipe, query: Query, indexes: Mapping[str, Index]) -> Cand
         place[at[kept], i] = kept
         width = len(source.columns)
         scores[at[kept], column : column + width] = part.scores[kept]
-        if part.others is not None:
+        if part.others is not None and recipe.others:
             rest = np.flatnonzero(np.isnan(place[:, i]))
             scores[rest, column : column + width] = part.others(different[order[rest]])
         column, begin = column + width, begin + len(part.items)

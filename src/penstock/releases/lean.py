@@ -30,8 +30,16 @@ def lean(recipe: Recipe, wanted: Collection[str] = ()) -> Recipe | None:
         return None
 
 
+def cut(held: Dataset, recipe: Recipe) -> bool:
+    """Whether some request had as many candidates as the recipe takes: others, found later in order, may be missing."""
+    return bool((held.groups >= recipe.most).any())
+
+
 def without(part: Dataset, recipe: Recipe, leaner: Recipe) -> Dataset:
-    """Rows of a recipe as a leaner one would have had them: without candidates that only its other sources found."""
+    """Rows of a recipe as a leaner one would have had them: without candidates that only its other sources found.
+
+    That is so where no candidates were `cut`; where some were, they cannot be had from the rows.
+    """
     labels = [source.label for source in recipe.sources]
     left = [labels.index(source.label) for source in leaner.sources]
     names = recipe.assembler.names

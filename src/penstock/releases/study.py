@@ -51,11 +51,12 @@ class Study:
         """The metric without each view and each source, against the whole ranker on the same decisions.
 
         Without a view its features are missing, and request-time columns that read them; candidates stay. Without a
-        source its scores are missing, and the candidates that no other source found.
+        source its scores are missing, and the candidates that no other source found. What would leave nothing to
+        learn from is passed over.
         """
         seed = self.recipe.rank.seed
         whole = self.judge(self.parts, self.held)
-        cases = list(self._without())
+        cases = [case for case in self._without() if any(len(part.rows) for part in case[1])]
         out = []
         for at, (name, parts, held) in enumerate(cases):
             values = self.judge(parts, held)

@@ -33,7 +33,7 @@ from penstock.learn import (
 )
 from penstock.releases.bundle import write
 from penstock.releases.leaks import leaks
-from penstock.releases.lean import lean, without
+from penstock.releases.lean import cut, lean, without
 from penstock.releases.measures import goals_of, slices_of
 from penstock.releases.parts import Spent, find_seconds, label_part
 from penstock.releases.propensity import propensity
@@ -41,7 +41,7 @@ from penstock.releases.rewards import learn_rewards
 from penstock.releases.run import Run, Step, Trained, iso
 from penstock.releases.study import Study
 from penstock.retrieve import Popular, SessionNeighbours
-from penstock.types import Log, Progress
+from penstock.types import Log, Micros, Progress
 
 K = 20
 FUSION = "fusion"
@@ -86,34 +86,46 @@ def train(
     spans = _spans(recipe, replay)
     assert replay is not None
     with run.timed("find candidates for training") as progress:
-        earlier = _examples(replay, spans[:-1], shown, progress)
+        # What comes of a decision may come within the newest span, by which rankers are chosen: nobody knew it before.
+        before = spans[-1][0] - 1
+        earlier = _examples(replay, spans[:-1], shown, before, progress)
     train_parts: Sequence[Dataset] = list(earlier.values())
     looked = None
     if recipe.rank.position_bias is not None and shown is not None:
         with run.timed("estimate examination of positions") as progress:
-            looked = _examination(replay, shown.between(0, spans[-1][0]), progress)
+            looked = _examination(replay, shown.between(0, before + 1), before, progress)
     start = time.perf_counter()
     with run.timed("fit trees"):
         trees = _fit(recipe, train_parts, looked)
-    rankers = [_Ranker(recipe, trees, time.perf_counter() - start, train_parts)]
-    leaner = lean(recipe, wanted)
-    if leaner is not None:
-        start = time.perf_counter()
-        with run.timed("fit trees without what is costly"):
-            parts = [without(part, recipe, leaner) for part in train_parts]
-            rankers.insert(0, _Ranker(leaner, _fit(leaner, parts, looked), time.perf_counter() - start, parts))
+    took = time.perf_counter() - start
     with run.timed("find candidates for validation") as progress:
         spent = Spent()
         valid, held = label_part(replay, spans[-1], negatives=None, progress=progress, spent=spent)
+    rankers = [_Ranker(replay, trees, took, train_parts, held)]
+    leaner = lean(recipe, wanted)
+    if leaner is not None:
+        with run.timed("find candidates without what is costly") as progress:
+            lighter = replay.of(leaner)
+            if cut(held, recipe):
+                # What a costly source left no room for has room without it.
+                parts = list(_examples(lighter, spans[:-1], shown, before, progress).values())
+                fewer = lighter.build(valid, spent.indexes, progress=progress)
+            else:
+                parts = [without(part, recipe, leaner) for part in train_parts]
+                fewer = without(held, recipe, leaner)
+        start = time.perf_counter()
+        with run.timed("fit trees without what is costly"):
+            lean_trees = _fit(leaner, parts, looked)
+        rankers.insert(0, _Ranker(lighter, lean_trees, time.perf_counter() - start, parts, fewer))
     with run.timed("compare rankers"):
         goals = goals_of(replay, valid)
         comparison = _compare(replay, valid, held, rankers, spent, goals)
     with run.timed("look for leaks"):
         found = leaks(replay, valid, held, spent.slow)
-    studied = _study(replay, train_parts, valid, held, goals, run) if study else {}
+    studied = _study(replay, train_parts, looked, valid, held, goals, run) if study else {}
     costly = {rankers[-1].name, *(source.label for source in recipe.sources if source.costly)}
     if leaner is not None and comparison.chosen not in costly:
-        held, replay, recipe = without(held, recipe, leaner), replay.of(leaner), leaner
+        held, replay, recipe = rankers[0].held, rankers[0].replay, leaner
         trees, train_parts = rankers[0].trees, rankers[0].parts
     plain = _session_source(recipe)
     if comparison.chosen == plain.label and plain not in recipe.sources:
@@ -132,12 +144,12 @@ def train(
     apart: Sequence[Model | None] = [model] * len(spans)
     if model is trees:
         with run.timed("fit on the newest labels"):
-            newest = _examples(replay, spans[-1:], shown)
-            by_span = dict(zip(earlier, train_parts, strict=True)) | newest
-            model = trees = _fit(recipe, [*train_parts[1:], *newest.values()], looked)
+            by_span = dict(zip(earlier, train_parts, strict=True))
+            newest = _newest_examples(replay, spans[1:], shown, by_span)
+            model = trees = _fit(recipe, list(newest.values()), looked)
         if any("score" in reward.columns for reward in rewards):
             with run.timed("fit without each span"):
-                apart = _apart(recipe, spans, by_span, apart[-1], looked)
+                apart = _apart(recipe, spans, by_span | newest, apart[-1], looked)
     with run.timed("build the release's indexes"):
         indexes = replay.of(recipe).fit(until)
     learned = {}
@@ -237,13 +249,20 @@ def _nothing(recipe: Recipe, whole: tuple[int, int], width: int, held: Sequence[
 
 
 def _examples(
-    replay: Replay, spans: Sequence[tuple[int, int]], shown: Impressions | None, progress: Progress | None = None
+    replay: Replay,
+    spans: Sequence[tuple[int, int]],
+    shown: Impressions | None,
+    as_of: Micros,
+    progress: Progress | None = None,
 ) -> dict[tuple[int, int], Dataset]:
-    """What the ranker learns from, by span; none where nothing was shown."""
+    """What the ranker learns from, by span; none where nothing was shown.
+
+    Args:
+        as_of: the moment of training, microseconds: of what was shown, what had come of it by then counts.
+    """
     rank = replay.recipe.rank
     if rank.examples == "next":
         return {span: label_part(replay, span, negatives=rank.negatives, progress=progress)[1] for span in spans}
-    as_of = int(replay.rows.arrived.max())
     parts = {}
     for span in spans:
         mine = shown.between(*span) if shown is not None else None
@@ -251,6 +270,20 @@ def _examples(
             indexes = replay.fit(int(mine.asks.known[0]))
             parts[span] = replay.judge(mine, indexes, window=duration(rank.window), as_of=as_of, progress=progress)
     return parts
+
+
+def _newest_examples(
+    replay: Replay,
+    spans: Sequence[tuple[int, int]],
+    shown: Impressions | None,
+    older: Mapping[tuple[int, int], Dataset],
+) -> dict[tuple[int, int], Dataset]:
+    """The same of the newest spans, as of now; `older` has those of all but the last, as they were known before it."""
+    now = int(replay.rows.arrived.max())
+    if replay.recipe.rank.examples == "next":
+        # What came next is known at once.
+        return {span: older[span] for span in spans[:-1]} | _examples(replay, spans[-1:], shown, now)
+    return _examples(replay, spans, shown, now)
 
 
 def _apart(
@@ -274,12 +307,12 @@ def _apart(
     return [*out, last]
 
 
-def _examination(replay: Replay, shown: Impressions, progress: Progress) -> Examination | None:
-    """How positions are looked at, from all that was shown before the validation span."""
+def _examination(replay: Replay, shown: Impressions, as_of: Micros, progress: Progress) -> Examination | None:
+    """How positions are looked at, from all that was shown before the validation span and had come of it by then."""
     if not len(shown.asks):
         return None
     indexes = replay.fit(int(shown.asks.known[0]))
-    return examination(replay, shown, indexes, as_of=int(replay.rows.arrived.max()), progress=progress)
+    return examination(replay, shown, indexes, as_of=as_of, progress=progress)
 
 
 def _weighed(looked: Examination | None) -> list[str]:
@@ -315,12 +348,18 @@ def _fit(recipe: Recipe, parts: Sequence[Dataset], looked: Examination | None = 
 
 @dataclass(frozen=True, eq=False)
 class _Ranker:
-    """Trees over the candidates of a recipe, the seconds that fitting them took, and what they learned from."""
+    """Trees over the candidates of a recipe, the seconds that fitting them took, what they learned from, and all
+    candidates of the held-out decisions."""
 
-    recipe: Recipe
+    replay: Replay
     trees: Trees
     seconds: float
     parts: Sequence[Dataset]
+    held: Dataset
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.replay.recipe
 
     @property
     def name(self) -> str:
@@ -347,8 +386,7 @@ def _compare(
     if not recipe.asks and not any(isinstance(source, SessionNeighbours) for source in recipe.sources):
         candidates.append(_session_neighbours(replay, labels, several + 1))
     for more, ranker in enumerate(rankers):
-        mine = {source.label for source in ranker.recipe.sources}
-        rows = held if ranker.recipe is recipe else without(held, recipe, ranker.recipe)
+        mine, rows = {source.label for source in ranker.recipe.sources}, ranker.held
         # The trees need every source's candidates.
         took = ranker.seconds + sum(seconds for label, seconds in spent.fit.items() if label in mine)
         one = _judge(ranker.name, several + 2 + more, ranker.trees, rows, np.r_[0, np.cumsum(rows.groups)], took)
@@ -368,13 +406,19 @@ def _compare(
 
 
 def _study(
-    replay: Replay, parts: Sequence[Dataset], labels: Labels, held: Dataset, goals: Goals, run: Run
+    replay: Replay,
+    parts: Sequence[Dataset],
+    looked: Examination | None,
+    labels: Labels,
+    held: Dataset,
+    goals: Goals,
+    run: Run,
 ) -> dict[str, Any]:
     """The learning curve and the ablations, as they stand in the report."""
     recipe = replay.recipe
 
     def judge(parts: Sequence[Dataset], held: Dataset) -> NDArray[np.float64]:
-        trees = _fit(recipe, parts)
+        trees = _fit(recipe, parts, looked)
         found = _judge("lambdarank", 1, trees, held, np.r_[0, np.cumsum(held.groups)], 0.0)
         return list_values(found, recipe.rank.metric, K, goals)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ from penstock.types import Array
 
 Listed = tuple[View, str]
 """A list feature: the view it is in, and its name there."""
-
+EVERY = 2**31
+"""As the `k` of a source: all that it knows."""
 Index = Mapping[str, Array]
 """What a source learned from history: named arrays, saved in the release as .npy files."""
 
@@ -90,8 +92,10 @@ class Source(ABC):
         k: at most so many items.
         name: the column prefix of its scores; the class's own by default. Two sources of one decision
             differ in name.
+        goes_on: whether `fit` goes on from an earlier index, rather than beginning anew.
     """
 
+    goes_on: ClassVar[bool] = False
     k: int
     name: str
 
@@ -158,6 +162,10 @@ class Source(ABC):
     def plain(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
         """`find`, independently and in plain Python, as {item: scores}: the oracle of audits."""
         raise NotImplementedError
+
+    def plain_others(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
+        """`Found.others` of every item that it tells of, in the same manner; nothing by default."""
+        return {}
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.clock import duration
 from penstock.registry import registered
-from penstock.retrieve.base import Found, History, Index, Query, Source, between, distinct, places
+from penstock.retrieve.base import EVERY, Found, History, Index, Query, Source, between, distinct, places
 from penstock.types import Array
 
 
@@ -122,6 +122,9 @@ class _Neighbours(Source):
                     newest[near] = score
         ranked = sorted(sums, key=lambda code: (-sums[code], code))[: self.k]
         return {code: (sums[code], newest.get(code, 0.0), float(rank)) for rank, code in enumerate(ranked)}
+
+    def plain_others(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
+        return replace(self, k=EVERY).plain(query, index)
 
 
 def _powers(decay: float, n: int) -> NDArray[np.float64]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from penstock.clock import duration
 from penstock.registry import registered
-from penstock.retrieve.base import Found, History, Index, Query, Source, between, distinct, places
+from penstock.retrieve.base import EVERY, Found, History, Index, Query, Source, between, distinct, places
 
 
 @registered("source")
@@ -110,3 +110,6 @@ class SessionNeighbours(Source):
             scores = {code: score * float(index["idf"][known[code]]) for code, score in scores.items()}
         best = sorted(scores, key=lambda code: (-scores[code], code))[: self.k]
         return {code: (scores[code],) for code in best}
+
+    def plain_others(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
+        return replace(self, k=EVERY).plain(query, index)

@@ -15,10 +15,11 @@ from penstock.types import Micros, Rows, Strings
 Policy = Callable[[Decided], NDArray[np.float64]]
 """From a logged decision to the chance (k,) with which another policy shows each item it showed, given those above it.
 
-A policy that sorts the candidates and then explores is ``lambda one: rule.chances(order(one), one.shown)``, with
-``rule = ps.explore(rate)`` and ``order`` giving positions in ``one.items``, best first. It must sort all that it would
-find by itself: where it would show what was never a candidate, no logged list has its weight, and the mean weight falls
-below 1.
+A policy that sorts the candidates and then explores is ``lambda one: rule.chances(Slate.of(one.items, order(one)),
+one.shown)``, with ``rule = ps.explore(rate)`` and ``order`` giving positions in ``one.items``, best first. One that
+explores otherwise what was ranked is ``lambda one: rule.chances(again.of(one), one.shown)``, with
+`penstock.audit.Again`. It must sort all that it would find by itself: where it would show what was never a candidate,
+no logged list has its weight, and the mean weight falls below 1.
 """
 
 

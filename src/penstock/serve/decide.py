@@ -22,7 +22,7 @@ from penstock.retrieve import Popular, Popularity, PopularLists, Query
 from penstock.serve.budget import Costs, Timer
 from penstock.serve.cache import Cache
 from penstock.serve.decisions import Decided, new_id
-from penstock.serve.definition import Decision, popularity_key
+from penstock.serve.definition import Decision, able, popularity_key
 from penstock.serve.fallback import Fallback, Outcome
 from penstock.serve.faults import FAULTS
 from penstock.serve.known import LastKnown
@@ -64,6 +64,8 @@ class Decider:
     def take(self, release: Bundle) -> None:
         """Puts a release in charge, after answering its warm-up requests unheard."""
         assert isinstance(release, Release), "the follower checks the kind"
+        for name, why in able(self.decision, release.recipe).left_out:
+            _log.warning("over release %s, %s goes without its rule %s: %s", release.id, self.decision.name, name, why)
         costs = self._no_costs()
         for place, request in enumerate(release.warmup):
             timer = Timer(math.inf)
@@ -83,6 +85,12 @@ class Decider:
         self._fallback.warm(release)
         # One reference moves: requests before it end on the old release, those after begin on the new.
         self.costs, self.release = costs, release
+
+    @property
+    def left_out(self) -> list[str]:
+        """The names of the rules that the release in charge lacks something for; a release trained now does not."""
+        release = self.release
+        return [] if release is None else [name for name, _ in able(self.decision, release.recipe).left_out]
 
     def warm(self) -> None:
         """Loads what fallbacks need from now on, so that they find it in memory."""
@@ -161,11 +169,11 @@ class Decider:
     def _context(self, request: DecideRequest) -> dict[str, str]:
         given = request.context or {}
         for field_name, value in given.items():
-            if field_name in self.decision.recipe.context and not isinstance(value, str):
+            if field_name in self.decision.recipe.context and not isinstance(value, str | None):
                 raise RequestError(
                     "context fields that key features are text",
                     got=f"{field_name}={value!r}",
-                    remedy="send a string",
+                    remedy="send a string, or null for none",
                     field=f"context.{field_name}",
                 )
         return {name: str(given[name]) for name in self.decision.recipe.context if given.get(name) is not None}
@@ -197,9 +205,10 @@ class Decider:
         order = np.argsort(-scores, kind="stable")
         facts = Facts(matrix.rows, recipe.assembler.places, release.sources, query, release.learned)
         slate = Slate(found.items, order, matrix.attributes, np.ones(len(order)), scores, facts)
-        for rule in self.decision.rules:
+        rules = able(self.decision, recipe).rules
+        for rule in rules:
             slate = rule.apply(slate, k, self.strings, draw)
-        broken = tuple(name_of(rule) for rule in self.decision.rules if not rule.holds(slate, k, self.strings))
+        broken = tuple(name_of(rule) for rule in rules if not rule.holds(slate, k, self.strings))
         timer.lap("rerank")
         needs = {need for source in recipe.sources for need in source.needs()}
         own = any(lists[need].any() for need in needs.difference(recipe.context)) or any(map(context.get, recipe.asks))

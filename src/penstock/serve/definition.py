@@ -58,6 +58,28 @@ class Decision:
         return self.budget / 1_000
 
 
+@dataclass(frozen=True)
+class Able:
+    """The rules of a decision that a release gives what they look at, and of each other one why not, by its name."""
+
+    rules: tuple[Rule, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+@lru_cache(maxsize=256)
+def able(decision: Decision, recipe: Recipe) -> Able:
+    """Which rules hold over a release of this recipe: one of before a rule may lack its column, field or vectors."""
+    rules, left_out = [], []
+    for rule in decision.rules:
+        try:
+            _check_reads(rule, recipe)
+        except DefinitionError as error:
+            left_out.append((name_of(rule), str(error)))
+        else:
+            rules.append(rule)
+    return Able(tuple(rules), tuple(left_out))
+
+
 def unknown_decision(name: object, known: Iterable[str]) -> NotFoundError:
     """The error for a decision that an app has not."""
     names = ", ".join(known)

@@ -341,14 +341,17 @@ class Runtime:
     # What the server asks
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Whether decisions come from releases that have caught up; and what is waited for."""
+        """Whether decisions come from releases that have caught up; what is waited for, and what is left out."""
         with self.store.snapshot() as snapshot:
             behind = max(0, self.log.end - snapshot.offset)
         loading = self._follower.loading
         waiting = [name for name, d in self._deciding.items() if d.release is None]
         # A batch is between log and store at any moment under load; a backlog is more than one.
         ok = not loading and behind <= MOST
-        return ok, {"behind": behind, "loading": loading, "without_release": waiting}
+        left_out = {name: d.left_out for name, d in self._deciders.items() if d.left_out}
+        return ok, {
+            "behind": behind, "loading": loading, "without_release": waiting, "rules_left_out": left_out,
+        }  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         """Streams, decisions and views, for the OpenAPI document."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from penstock.learn.sequence.plain import Plain
 from penstock.learn.sequence.training import Course, Sequences, train
 from penstock.registry import registered
 from penstock.retrieve import Found, History, Index, Query, Source
-from penstock.retrieve.base import Listed, places
+from penstock.retrieve.base import EVERY, Listed, places
 from penstock.retrieve.beside import Beside
 from penstock.retrieve.parallel import check_parallel
 from penstock.types import Array
@@ -53,6 +55,7 @@ class Attention(Source):
         always: keeps it in a release where the ranker gains nothing by it.
     """
 
+    goes_on: ClassVar[bool] = True
     of: str = "recent"
     kinds: str = ""
     times: str = ""
@@ -264,6 +267,10 @@ class Attention(Source):
         known = known[::-1]
         before = [known[0][2] if known else 0, *(time for _, _, time in known)]
         return [(row, kind, max(time - since, 0)) for (row, kind, time), since in zip(known, before, strict=False)]
+
+    def plain_others(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
+        every = replace(self, k=EVERY).plain(query, index)
+        return {item: (cosine, math.nan) for item, (cosine, _) in every.items()}
 
     def _best(self, stepper: Stepper, state: State, index: Index) -> Found:
         like = stepper.table[1:] @ state.found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from penstock.learn.two_tower.exact import ITEM_GRID, QUERY_GRID, grid, nearest,
 from penstock.learn.two_tower.network import Bags, Form, encode
 from penstock.learn.two_tower.training import Course, Pairs, train
 from penstock.registry import registered
-from penstock.retrieve.base import Found, History, Index, Listed, Query, Source, places
+from penstock.retrieve.base import EVERY, Found, History, Index, Listed, Query, Source, places
 from penstock.retrieve.beside import Beside
 from penstock.retrieve.vectors import Vectors, build
 from penstock.types import Array
@@ -203,6 +203,9 @@ class TwoTower(Source):
         }
         best = sorted(scores, key=lambda code: (-scores[code], code))[: self.k]
         return {code: (scores[code],) for code in best}
+
+    def plain_others(self, query: Query, index: Index) -> dict[int, tuple[float, ...]]:
+        return replace(self, k=EVERY).plain(query, index)
 
     def _own(self, query: Query) -> list[int]:
         """The different items among the newest, newest first."""

@@ -48,6 +48,7 @@ class Slate:
         propensity: (m,) the chance with which the slate has this item at this place, given those above it.
         scores: (n,) the model's, NaN of an item that a rule added; empty where no model was asked.
         facts: what else is known; None where no features were read.
+        cut: the rules that left out items for which there was room, since no full slate would have kept their promise.
     """
 
     items: NDArray[np.uint32]
@@ -56,6 +57,16 @@ class Slate:
     propensity: Floats
     scores: Floats = field(default_factory=lambda: np.zeros(0))
     facts: Facts | None = None
+    cut: tuple[Rule, ...] = ()
+
+    @classmethod
+    def of(cls, items: NDArray[np.uint32], order: Array) -> Slate:
+        """Items (n,) in an order (m,) of their positions, of which nothing else is known.
+
+        >>> Slate.of(np.array([7, 8, 9], np.uint32), np.array([2, 0])).order.tolist()
+        [2, 0]
+        """
+        return cls(items, np.asarray(order, np.int64), {}, np.ones(len(order)))
 
     def reordered(self, order: NDArray[np.int64], propensity: Floats | None = None) -> Slate:
         """The same slate in another order, a deterministic one unless its chances are given."""
@@ -93,15 +104,16 @@ class Slate:
         return self._whole(self.facts.rows[:, self.facts.places[name]])
 
     def relevance(self) -> Floats:
-        """The scores on a scale from 0 to 1, (n,): the lowest is 0, as is what has none; all alike are 0.
+        """The scores on a scale from 0 to 1, (n,): the lowest is 0, as is what has no finite one; all alike are 0.
 
         >>> none = np.zeros(0, np.uint32)
         >>> Slate(none, none, {}, none, np.array([3.0, 1.0, 2.0])).relevance().tolist()
         [1.0, 0.0, 0.5]
         """
         scores = self._scored()
-        low, high = (float(np.nanmin(scores)), float(np.nanmax(scores))) if len(scores) else (0.0, 0.0)
-        return np.nan_to_num(self._whole((scores - low) / ((high - low) or 1.0)))
+        known = np.isfinite(scores)
+        low, high = (float(scores[known].min()), float(scores[known].max())) if known.any() else (0.0, 0.0)
+        return np.nan_to_num(self._whole((np.where(known, scores, low) - low) / ((high - low) or 1.0)))
 
     def vectors(self, label: str) -> NDArray[np.float32]:
         """What a source's index knows every candidate by, (n, width), of length 1 or 0."""
@@ -171,6 +183,22 @@ class Rule(ABC):
     def learns(self) -> LinearReward | None:
         """The model of rewards that training is to fit for it."""
         return None
+
+
+class Explores(Rule):
+    """A rule that draws. It comes last, and its `apply` gives a slate the very chances that `chances` says."""
+
+    explores: ClassVar[bool] = True
+
+    @abstractmethod
+    def chances(self, slate: Slate, shown: Array) -> Floats:
+        """The chance of showing `shown` (k,) place by place, each given those above it, had `slate` come in.
+
+        0 from the first place on that the rule would never fill so.
+
+        Args:
+            shown: positions in `slate.items`.
+        """
 
 
 def check_place(name: str, place: int) -> None:

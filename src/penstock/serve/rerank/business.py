@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,8 +121,8 @@ class Within(Rule):
 
     It swaps items for others further down so that little of the model's score is lost: their sum falls short of the
     best possible by less than what the two items of a single swap differ in score (the Lagrangian relaxation, whose
-    solutions on both sides of the limit differ by one swap). Items keep their order. What has no value of the column
-    is taken for the worst of all. Where no slate is within the limit: of a floor the highest sum there is; of a
+    solutions on both sides of the limit differ by one swap). Items keep their order. What has no finite value of the
+    column is taken for the worst of all. Where no slate is within the limit: of a floor the highest sum there is; of a
     ceiling fewer items than were asked for, the best so many as fit.
 
     Args:
@@ -158,21 +158,21 @@ class Within(Rule):
         fits = int(within[-1]) + 1 if len(within) else 0
         chosen = _best(value, cost, fits, limit)
         if fits < window:
-            return slate.reordered(order[chosen])
+            return replace(slate.reordered(order[chosen]), cut=(*slate.cut, self))
         return slate.reordered(by_rest(order, chosen))
 
     def holds(self, slate: Slate, k: int, strings: Strings) -> bool:
         window = min(k, self.first or k)
         cost, limit = self._costs(slate)
         total = float(cost[slate.order[:window]].sum())
-        return total <= limit + _slack(limit) and len(slate.order) >= min(window, len(slate.items))
+        return total <= limit + _slack(limit) and self not in slate.cut
 
     def _costs(self, slate: Slate) -> tuple[Floats, float]:
         """What each candidate takes of the limit, (n,), and the limit."""
         sign = -1.0 if self.floor else 1.0
         cost, limit = sign * slate.column(self.column), sign * self.limit
-        known = cost[~np.isnan(cost)]
-        return np.where(np.isnan(cost), known.max(initial=-np.inf) if len(known) else 0.0, cost), limit
+        known = np.isfinite(cost)
+        return np.where(known, cost, cost[known].max() if known.any() else 0.0), limit
 
 
 def _best(value: Floats, cost: Floats, count: int, limit: float) -> NDArray[np.int64]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,18 @@ from numpy.typing import NDArray
 from penstock.errors import DefinitionError
 from penstock.learn import LinearReward, Posterior, Summary
 from penstock.registry import registered
-from penstock.serve.rerank.base import Floats, Reads, Rule, Slate, check_place
-from penstock.types import Strings
+from penstock.serve.rerank.base import Explores, Floats, Reads, Slate, check_place
+from penstock.types import Array, Strings
+
+_MOST = 1e12
+"""More tries than that say no more."""
+_WIDE = 1_024
+"""Candidates that draws are kept for, however many more may take part."""
 
 
 @registered("rule")
 @dataclass(frozen=True)
-class Explore(Rule):
+class Explore(Explores):
     """With a small chance at each place, shows a candidate drawn evenly from those left instead of the best.
 
     The propensity of every item shown is logged, so that estimators can weigh what was not shown.
@@ -30,7 +36,6 @@ class Explore(Rule):
         first: the first place (from 1) that explores.
     """
 
-    explores: ClassVar[bool] = True
     rate: float
     first: int = 1
 
@@ -50,15 +55,13 @@ class Explore(Rule):
             chosen.append(left.pop(at))
         return slate.reordered(np.array([*chosen, *left], np.int64), np.r_[chance, np.zeros(len(left))])
 
-    def chances(self, order: NDArray[np.int64], shown: NDArray[np.int64]) -> Floats:
-        """The chance of showing `shown` (k,) place by place, each given those above it, had `order` (m,) come in.
+    def chances(self, slate: Slate, shown: Array) -> Floats:
+        """See `Explores`: 0 from the first place on that holds what is not in the order, or stood above already.
 
-        0 from the first place on that holds what is not in the order, or stood above already.
-
-        >>> Explore(0.1).chances(np.array([7, 8]), np.array([8, 7])).tolist()
+        >>> Explore(0.1).chances(Slate.of(np.array([7, 8], np.uint32), np.array([0, 1])), np.array([1, 0])).tolist()
         [0.05, 1.0]
         """
-        left = order.tolist()
+        left = slate.order.tolist()
         out = np.zeros(len(shown))
         for place, one in enumerate(shown.tolist()):
             if one not in left:
@@ -69,14 +72,34 @@ class Explore(Rule):
         return out
 
 
+class _Draws(Explores):
+    """Each place shows what is best in one of several draws, evenly, among the first so many candidates."""
+
+    among: int
+    rate: float
+    first: int
+
+    @abstractmethod
+    def _values(self, slate: Slate, at: NDArray[np.int64]) -> NDArray[np.floating]:
+        """What the candidates `at` (m,) are worth in each draw: (draws, m)."""
+
+    def apply(self, slate: Slate, k: int, strings: Strings, draw: random.Random) -> Slate:
+        values = self._values(slate, slate.order[: self.among])
+        return _shown(slate, values, k, self.rate, self.first, draw)
+
+    def chances(self, slate: Slate, shown: Array) -> Floats:
+        values = self._values(slate, slate.order[: self.among])
+        return _chances(values, slate.order, shown, self.rate, self.first)
+
+
 @registered("rule")
 @dataclass(frozen=True)
-class Thompson(Rule):
+class Thompson(_Draws):
     """Thompson sampling: each place takes what is best in one draw from what is believed of every item's success.
 
     An item that won w of t tries is believed to win with a chance that is Beta(prior · strength + w,
     (1 − prior) · strength + t − w). There are `draws` draws from all beliefs at once, the same ones whenever the same
-    counts are asked about in the same order. Each place throws for one of them, evenly, and takes the candidate left
+    counts stand at the same places. Each place throws for one of them, evenly, and takes the candidate left
     that is best in it. So the chance of an item is the share of draws in which it is best: exact, not an estimate,
     for a policy that is Thompson sampling but for the grain of 1 / draws. A chance below that grain may be none at
     all; `rate` sees to it that every candidate keeps one.
@@ -86,7 +109,8 @@ class Thompson(Rule):
     (1931): at most 0.02 off in distribution where prior · strength is 1 or more, as it should be.
 
     Args:
-        wins, tries: feature columns that count, such as ``"Product.clicks"`` and ``"Product.views"``.
+        wins, tries: feature columns that count, such as ``"Product.clicks"`` and ``"Product.views"``; what is no finite
+            number is 0.
         prior: the share of tries won by an item of which nothing is known; `strength` how many tries that is worth.
         among: so many candidates from the first place on may be shown; the others follow in their order.
         rate: the chance of showing one of those left drawn evenly.
@@ -95,7 +119,6 @@ class Thompson(Rule):
         seed: of the draws.
     """
 
-    explores: ClassVar[bool] = True
     wins: str
     tries: str
     prior: float = 0.05
@@ -119,28 +142,21 @@ class Thompson(Rule):
     def reads(self) -> Reads:
         return Reads(columns=(self.wins, self.tries))
 
-    def apply(self, slate: Slate, k: int, strings: Strings, draw: random.Random) -> Slate:
-        values = self._values(slate, slate.order[: self.among])
-        return _shown(slate, values, k, self.rate, self.first, draw)
-
-    def chances(self, slate: Slate, shown: NDArray[np.int64]) -> Floats:
-        """The chance of showing `shown` (k,) place by place, each given those above it, had `slate` come in."""
-        values = self._values(slate, slate.order[: self.among])
-        return _chances(values, slate.order, shown, self.rate, self.first)
-
     def _values(self, slate: Slate, at: NDArray[np.int64]) -> NDArray[np.float32]:
         """Chances of success (draws, m) of the candidates `at` (m,)."""
-        wins, tries = (np.nan_to_num(slate.column(name)[at]) for name in (self.wins, self.tries))
-        won = self.prior * self.strength + np.maximum(wins, 0.0)
+        wins, tries = (_counts(slate.column(name)[at]) for name in (self.wins, self.tries))
+        won = self.prior * self.strength + wins
         lost = (1.0 - self.prior) * self.strength + np.maximum(tries - wins, 0.0)
-        normals = _normals(self.seed, 2 * self.draws, len(at))
+        # Always as wide, so that they are drawn once, however many candidates a request has.
+        width = max(len(at), min(self.among, _WIDE))
+        normals = _normals(self.seed, 2 * self.draws, width)[:, : len(at)]
         up, down = _gammas(won, normals[: self.draws]), _gammas(lost, normals[self.draws :])
         return np.asarray(up / (up + down + np.float32(1e-30)))
 
 
 @registered("rule")
 @dataclass(frozen=True)
-class Contextual(Rule):
+class Contextual(_Draws):
     """A contextual bandit: a linear model of what an item earns, by how it looks and how little is known of it.
 
     Training fits what is believed of the model's weights (`Posterior`), on what decisions showed and what came of it,
@@ -160,7 +176,6 @@ class Contextual(Rule):
         among, rate, first, draws, seed: see `Thompson`.
     """
 
-    explores: ClassVar[bool] = True
     columns: tuple[str, ...] = ("score",)
     vectors: str = ""
     how: Literal["thompson", "ucb"] = "thompson"
@@ -193,15 +208,6 @@ class Contextual(Rule):
 
     def learns(self) -> LinearReward:
         return LinearReward(self.columns, self.vectors, self.penalty)
-
-    def apply(self, slate: Slate, k: int, strings: Strings, draw: random.Random) -> Slate:
-        values = self._values(slate, slate.order[: self.among])
-        return _shown(slate, values, k, self.rate, self.first, draw)
-
-    def chances(self, slate: Slate, shown: NDArray[np.int64]) -> Floats:
-        """The chance of showing `shown` (k,) place by place, each given those above it, had `slate` come in."""
-        values = self._values(slate, slate.order[: self.among])
-        return _chances(values, slate.order, shown, self.rate, self.first)
 
     def _values(self, slate: Slate, at: NDArray[np.int64]) -> Floats:
         """What the candidates `at` (m,) earn, in each draw: (draws, m), or (1, m) for an upper bound."""
@@ -237,9 +243,7 @@ def _shown(slate: Slate, values: NDArray[np.floating], k: int, rate: float, firs
     return slate.reordered(slate.order[np.array([*places, *rest], np.int64)], np.r_[chance, np.zeros(len(rest))])
 
 
-def _chances(
-    values: NDArray[np.floating], order: NDArray[np.int64], shown: NDArray[np.int64], rate: float, first: int
-) -> Floats:
+def _chances(values: NDArray[np.floating], order: NDArray[np.int64], shown: Array, rate: float, first: int) -> Floats:
     """What `_shown` would have logged, had it shown `shown`; 0 from the first place on that it never would."""
     pool, place_of = _Pool(values), {one: place for place, one in enumerate(order.tolist())}
     out = np.zeros(len(shown))
@@ -304,6 +308,11 @@ def _normals(seed: int, draws: int, width: int) -> NDArray[np.float32]:
     quantiles = np.array(middle, np.float32) / (np.std(middle) if draws > 1 else 1.0)
     columns = np.tile(quantiles.astype(np.float32), (width, 1))
     return np.ascontiguousarray(np.random.default_rng([seed, draws, width]).permuted(columns, axis=1).T)
+
+
+def _counts(column: Floats) -> Floats:
+    """A column (n,) as counts, 0 where there is none that can be."""
+    return np.clip(np.where(np.isfinite(column), column, 0.0), 0.0, _MOST)
 
 
 def _gammas(shape: Floats, normals: NDArray[np.float32]) -> NDArray[np.float32]:
