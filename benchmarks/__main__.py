@@ -9,6 +9,7 @@ import json
 import pkgutil
 
 import benchmarks
+from penstock.errors import PenstockError
 
 
 def main() -> None:
@@ -23,11 +24,16 @@ def main() -> None:
     if takes is not None:
         takes(own)
     options = own.parse_args(rest)
-    result = module.run(options) if takes is not None else module.run()
+    try:
+        result = module.run(options) if takes is not None else module.run()
+    except PenstockError as error:
+        raise SystemExit(f"{error}") from None
     if chosen.json:
         print(json.dumps(dataclasses.asdict(result)))
         return
-    peer = "no peer here" if result.peer is None else f"peer {result.peer:,.4g}, {result.ratio:.1f} times better"
+    peer = "no peer here" if result.peer is None else f"peer {result.peer:,.4g}"
+    if result.ratio is not None:
+        peer += f", {result.ratio:.1f} times better"
     print(f"{result.name}: {result.ours:,.4g} {result.unit} ({peer}). {result.detail}")
 
 
