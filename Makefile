@@ -20,10 +20,10 @@ bench: setup ## one benchmark: make bench NAME=simulator
 
 bench-setup: setup ## the benchmarks' peers, each in an environment of its own under .bench, and Redis from Debian
 	command -v redis-server >/dev/null || $$(test $$(id -u) = 0 || echo sudo) apt-get install -y redis-server
-	for peer in redis feast river duckdb; do $(PYTHON) -m venv .bench/$$peer && \
-	.bench/$$peer/bin/pip install --quiet -r benchmarks/_serving/peers/$$peer.txt || exit 1; done
-	for peer in faiss hnswlib scann usearch; do $(PYTHON) -m venv .bench/$$peer && \
-	.bench/$$peer/bin/pip install --quiet -r benchmarks/_vectors/peers/$$peer.txt || exit 1; done
+	for file in benchmarks/*/peers/*.txt; do peer=.bench/$$(basename $$file .txt); $(PYTHON) -m venv $$peer && \
+	$$peer/bin/pip install --quiet --disable-pip-version-check -r $$file || exit 1; done
+	# What it says that it needs is older than any Python that penstock runs on.
+	.bench/obp/bin/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python obp==0.5.7
 
 setup: .venv/.ready ## the environment; the network is used only where pyproject.toml has changed
 

@@ -9,6 +9,7 @@ import json
 import pkgutil
 
 import benchmarks
+from penstock.errors import PenstockError
 
 
 def main() -> None:
@@ -23,7 +24,10 @@ def main() -> None:
     if takes is not None:
         takes(own)
     options = own.parse_args(rest)
-    result = module.run(options) if takes is not None else module.run()
+    try:
+        result = module.run(options) if takes is not None else module.run()
+    except PenstockError as error:
+        raise SystemExit(f"{error}") from None
     if chosen.json:
         print(json.dumps(dataclasses.asdict(result)))
         return

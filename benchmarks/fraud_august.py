@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 import penstock as ps
 from benchmarks import Result, circumstances
-from benchmarks._fraud.bank import APP, KEPT
+from benchmarks._fraud.bank import APP
 from benchmarks._fraud.month import Month, remember
 from benchmarks._fraud.protocol import Payments
+from benchmarks._peers import KEPT
 from benchmarks._serving import systems
 from penstock.clock import DAY, EventsClock
 from penstock.commands import served_audit

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import Result, circumstances
+from penstock.evaluate import EvaluationError
 from penstock.learn.losses.ranking import Lists, ListSoftmax, objective
 from penstock.learn.position import Clicks, Examination, by_em, by_harvest, by_shuffles
 from penstock.simulator import Impressions, World
@@ -155,6 +156,8 @@ def estimates(task: Task) -> dict[str, Examination]:
 
 def run(chosen: argparse.Namespace) -> Result:
     """Worlds, fits, and what each wins back."""
+    if chosen.seeds < 1:
+        raise EvaluationError("there is a world to try", got=f"--seeds {chosen.seeds}", remedy="give --seeds 2 or more")
     scores: dict[str, list[float]] = {}
     errors: dict[str, list[Floats]] = {}
     found: dict[str, Examination] = {}
@@ -201,6 +204,7 @@ def run(chosen: argparse.Namespace) -> Result:
             **{n: {"probability": _rounded(e.probability), "error": _rounded(e.error)} for n, e in found.items()},
         },
         "trust": trusting(chosen),
+        "intervals": "95 % over worlds" if chosen.seeds > 1 else "none of a single world; give --seeds 2 or more",
         "seeds": chosen.seeds, "sessions": chosen.sessions, "queries": QUERIES,
         "clicks_a_session": round(float(hits.mean() * WIDTH), 2),
         "peer_regularisation": best,
@@ -241,17 +245,23 @@ def trusting(chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def recovered(values: Sequence[float], scores: dict[str, list[float]]) -> dict[str, float]:
+def recovered(values: Sequence[float], scores: dict[str, list[float]]) -> dict[str, float | None]:
     """The share of the way from naive to skyline, world by world."""
     low, high = np.array(scores["naive"]), np.array(scores["skyline"])
     return interval(list((np.array(values) - low) / (high - low)))
 
 
-def interval(values: Sequence[float]) -> dict[str, float]:
-    """The mean over worlds with its 95 % interval (Student's t)."""
-    reach = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}.get(len(values), 1.96)
+def interval(values: Sequence[float]) -> dict[str, float | None]:
+    """The mean over worlds with its 95 % interval (Student's t); one world has none.
+
+    >>> interval([0.5]), interval([0.5, 0.7])["low"]
+    ({'mean': 0.5, 'low': None, 'high': None}, -0.671)
+    """
     mean = float(np.mean(values))
-    error = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
+    if len(values) < 2:
+        return {"mean": round(mean, 4), "low": None, "high": None}
+    reach = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}.get(len(values), 1.96)
+    error = float(np.std(values, ddof=1) / len(values) ** 0.5)
     return {"mean": round(mean, 4), "low": round(mean - reach * error, 4), "high": round(mean + reach * error, 4)}
 
 

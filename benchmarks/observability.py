@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import Result
-from benchmarks._serving.world import ROOT, built
+from benchmarks._peers import ROOT
+from benchmarks._serving.world import built
 from penstock.serve.metrics import FOLDER
 
 GOAL_PERCENT = 5.0

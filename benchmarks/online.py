@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 import penstock.aggregates as ps
 from benchmarks import Result, circumstances
-from benchmarks._serving.systems import PEERS, SETUP, present, redis_server, redis_store
-from benchmarks._serving.world import KEPT
+from benchmarks._peers import KEPT, SETUP
+from benchmarks._serving.systems import PEERS, present, redis_server, redis_store
 from penstock.aggregates import Aggregate
 from penstock.audit.drawn import Texts, zipf
 from penstock.clock import HOUR, SECOND

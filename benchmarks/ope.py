@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from benchmarks import Result, circumstances
 from benchmarks._ope import open_bandit
-from benchmarks._ope.rival import PYTHON, SETUP, Answers, Rival, rival
+from benchmarks._ope.rival import Answers, Rival, rival
 from benchmarks._ope.world import WORLDS, World
+from benchmarks._peers import SETUP, interpreter
 from penstock.evaluate.off_policy import Estimate, Logged, Ridge, Rounds, judge, weigh
 from penstock.evaluate.off_policy.intervals import by_group
 from penstock.evaluate.off_policy.rewards import cross_fitted
@@ -45,7 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compared", type=int, default=200, help="logs on which other intervals are tried (default 200)"
     )
-    parser.add_argument("--peer", type=Path, default=PYTHON, help=f"Python that has obp (default {PYTHON})")
+    parser.add_argument("--peer", type=Path, help=f"Python that has obp (default the one that `{SETUP}` makes)")
 
 
 def run(chosen: argparse.Namespace) -> Result:
@@ -62,7 +63,7 @@ def run(chosen: argparse.Namespace) -> Result:
                 blocks = [range(b.start, min(b.stop, chosen.compared)) for b in blocks if b.start < chosen.compared]
                 tried = [one for block in pool.map(partial(_tried, world), blocks) for one in block]
                 others[world.name] = _covered(tried)
-    with rival(chosen.peer) as peer:
+    with rival(chosen.peer or interpreter("obp")) as peer:
         theirs = None if peer is None else {w.name: _peer_covers(w, peer, chosen.compared) for w in WORLDS if w.overlap}
         real = _open_bandit(chosen.data, peer)
     answering = [worlds[world.name] for world in WORLDS if world.overlap]

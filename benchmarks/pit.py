@@ -21,8 +21,8 @@ import numpy as np
 import polars as pl
 
 from benchmarks import Result, circumstances
-from benchmarks._serving.systems import PEERS, SETUP
-from benchmarks._serving.world import KEPT
+from benchmarks._peers import SETUP, interpreter
+from benchmarks._serving.systems import PEERS
 from penstock.audit.drawn import zipf
 from penstock.clock import SECOND
 
@@ -119,8 +119,8 @@ def _ours(folder: Path, kind: str) -> dict[str, float]:
 
 
 def _python(peer: str) -> str | None:
-    path = KEPT / peer / "bin" / "python"
-    return str(path) if path.exists() else None
+    path = interpreter(peer)
+    return None if path is None else str(path)
 
 
 def _peer(

@@ -22,15 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import Result, circumstances
+from benchmarks._peers import SETUP, interpreter
 from benchmarks._search.hybrid import Hybrid
 from benchmarks._search.judged import Judged
-from benchmarks._serving.world import KEPT
 from penstock.retrieve.text import Bm25
 from penstock.simulator.names import DEPARTMENTS, product_names
 
 DATA = Path("../shared/data/search")
-PEER = KEPT / "bm25s" / "bin" / "python"
-SETUP = f"python3 -m venv {KEPT}/bm25s && {KEPT}/bm25s/bin/pip install -r benchmarks/_search/peers/bm25s.txt"
 PUBLISHED_TEST = {"ndcg10": 0.679, "recall100": 0.925}
 NAMES, ASKED = 100_000, 2_000
 """Product names, and queries on them."""
@@ -111,7 +109,8 @@ def _size(index: Mapping[str, NDArray[Any]]) -> dict[str, float]:
 
 
 def _peer(judged: Judged) -> dict[str, Any]:
-    if not PEER.exists():
+    python = interpreter("bm25s")
+    if python is None:
         return {"ndcg10": None, "absent": SETUP}
     _say("bm25s")
     engine = Bm25()
@@ -121,7 +120,7 @@ def _peer(judged: Judged) -> dict[str, Any]:
         asked = {"documents": documents, "queries": list(judged.queries), "k": 100, "k1": engine.k1, "b": engine.b}
         given.write_text(json.dumps(asked))
         script = Path(__file__).parent / "_search" / "peers" / "bm25s_search.py"
-        subprocess.run([str(PEER), str(script), str(given), str(told)], check=True, stdout=sys.stderr)
+        subprocess.run([str(python), str(script), str(given), str(told)], check=True, stdout=sys.stderr)
         out = json.loads(told.read_text())
     scores = judged.judge([[judged.ids[place] for place in places] for places in out["found"]])
     return {**_means(scores), **{name: round(out[name], 3) for name in ("p50_ms", "p99_ms", "build_s")}}

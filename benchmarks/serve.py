@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from benchmarks import Result, circumstances
+from benchmarks._peers import SETUP
 from benchmarks._serving import systems
 from benchmarks._serving.figures import told
 from benchmarks._serving.rig import EVENTS_A_POST, EVENTS_A_SECOND, Pooled, Rig
@@ -42,7 +43,7 @@ def run(chosen: argparse.Namespace) -> Result:
     _say("build the shop")
     shop = built()
     detail: dict[str, Any] = {
-        "absent": dict.fromkeys(absent, systems.SETUP),
+        "absent": dict.fromkeys(absent, SETUP),
         **before,
         "events_per_s": EVENTS_A_SECOND,
         "events_per_post": EVENTS_A_POST,

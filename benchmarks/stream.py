@@ -20,8 +20,8 @@ import numpy as np
 
 import penstock.aggregates as ps
 from benchmarks import Result, circumstances
-from benchmarks._serving.systems import PEERS, SETUP
-from benchmarks._serving.world import KEPT
+from benchmarks._peers import SETUP, interpreter
+from benchmarks._serving.systems import PEERS
 from penstock.aggregates import Aggregate
 from penstock.audit.drawn import Texts, zipf
 from penstock.clock import HOUR, MINUTE, SECOND
@@ -77,8 +77,8 @@ def run(chosen: argparse.Namespace) -> Result:
             detail |= {f"{name}single_p50_ms": round(p50, 3), f"{name}single_p99_ms": round(p99, 3)}
     _say("a dict of tiles")
     detail["dict_events_per_s"] = round(_dict_of_tiles(many))
-    python = KEPT / "river" / "bin" / "python"
-    if python.exists():
+    python = interpreter("river")
+    if python is not None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "events.npy"
             plain = np.empty(len(many), [("key", "<u4"), ("price", "<i8"), ("time", "<i8")])

@@ -21,12 +21,10 @@ from typing import IO, Any
 import numpy as np
 
 from benchmarks import Result, circumstances
+from benchmarks._peers import KEPT, ROOT, SETUP, interpreter
 from benchmarks._vectors import drawn
 
-ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).with_name("_vectors") / "peers"
-ENVIRONMENTS = ROOT / ".bench"
-SETUP = "make bench-setup"
 LIBRARIES = ("scann", "faiss", "hnswlib", "usearch")
 SIZES = {"100k": 100_000, "1m": 1_000_000, "10m": 10_000_000}
 MEMORY = {"10m": 3 << 30}
@@ -43,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recall", type=float, default=0.95, help="recall@10 that is asked (default 0.95)")
     parser.add_argument("--peers", default=None, help=f"some of {', '.join(LIBRARIES)}; none at 10m unless named")
     parser.add_argument("--keep", type=Path, help="a folder in which vectors and built indexes stay for the next run")
-    parser.add_argument("--environments", type=Path, default=ENVIRONMENTS, help="where the peers are installed")
+    parser.add_argument("--environments", type=Path, default=KEPT, help="where the peers are installed")
 
 
 def run(chosen: argparse.Namespace) -> Result:
@@ -70,7 +68,7 @@ def run(chosen: argparse.Namespace) -> Result:
         **{key: first["penstock"][key] for key in ("recall10", "p50_ms", "p99_ms", "qps", "build_s", "gb")},
         "data": found,
     }  # fmt: skip
-    absent = [name for name in peers if not _python(name, chosen.environments).exists()]
+    absent = [name for name in peers if interpreter(name, chosen.environments) is None]
     if absent:
         detail["absent"] = dict.fromkeys(absent, SETUP)
     return Result(
@@ -154,8 +152,8 @@ def _started(name: str, folder: Path, chosen: argparse.Namespace) -> Iterator[_P
     if name == "penstock":
         command = [sys.executable, "-m", "benchmarks._vectors.ours", *common, str(MEMORY.get(chosen.size, 0))]
     else:
-        python = _python(name, chosen.environments)
-        if not python.exists():
+        python = interpreter(name, chosen.environments)
+        if python is None:
             yield None
             return
         command = [str(python), str(PEERS / f"{name}_peer.py"), *common]
@@ -171,10 +169,6 @@ def _started(name: str, folder: Path, chosen: argparse.Namespace) -> Iterator[_P
         finally:
             process.stdin.close()
             process.wait()
-
-
-def _python(name: str, environments: Path) -> Path:
-    return environments / name / "bin" / "python"
 
 
 def _say(text: str) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,13 @@ from time import perf_counter
 
 import numpy as np
 import pytest
-from benchmarks import Result, ope
+from benchmarks import Result, ltr, ope
 from benchmarks.__main__ import text
+from benchmarks._peers import SETUP, interpreter
 from benchmarks._serving import load
 from benchmarks._serving.figures import highest, percentile
+
+from penstock.errors import PenstockError
 
 ROOT = Path(__file__).parents[1]
 PAIRS: list[tuple[float, float | None]] = [(0.05, 0.06), (0.0, 0.06), (0.05, None)]
@@ -118,3 +122,27 @@ def test_a_result_is_one_json_line_at_the_end() -> None:
     found = json.loads(printed.splitlines()[-1])
     assert list(found) == ["name", "ours", "peer", "ratio", "unit", "detail"]
     assert found["ratio"] > 0
+
+
+def test_one_world_has_no_interval() -> None:
+    """The mean over a single world stands without ends, as null and not as NaN, which JSON does not know."""
+    one = ltr.interval([0.5])
+    assert one == {"mean": 0.5, "low": None, "high": None}
+    assert json.loads(json.dumps(one, allow_nan=False)) == one
+    assert ltr.interval([0.5, 0.7]) == {"mean": 0.6, "low": -0.671, "high": 1.871}
+    with pytest.raises(PenstockError, match="got --seeds 0; give --seeds 2 or more"):
+        ltr.run(Namespace(seeds=0, sessions=10))
+
+
+def test_every_peer_is_installed_in_one_way(tmp_path: Path) -> None:
+    """Each file of a folder `peers` names an environment that `make bench-setup` makes and a benchmark asks for."""
+    files = sorted((ROOT / "benchmarks").glob("*/peers/*.txt"))
+    assert {"obp", "bm25s", "feast", "faiss"} <= {file.stem for file in files}
+    recipe = (ROOT / "Makefile").read_text().partition(f"\n{SETUP.removeprefix('make ')}:")[2].partition("\n\n")[0]
+    assert "for file in benchmarks/*/peers/*.txt" in recipe
+    sources = "".join(path.read_text() for path in (ROOT / "benchmarks").rglob("*.py"))
+    assert [file.stem for file in files if f'"{file.stem}"' not in sources] == []
+    assert interpreter("river", tmp_path) is None
+    (tmp_path / "river" / "bin").mkdir(parents=True)
+    (tmp_path / "river" / "bin" / "python").touch()
+    assert interpreter("river", tmp_path) == tmp_path / "river" / "bin" / "python"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from penstock.evaluate import Candidate, EvaluationError, Goals, binned, compare, render, write_report
-from penstock.evaluate.plots import Bar, bars, histogram, line, ticks
+from penstock.evaluate.plots import Bar, bars, histogram, line, lines, ticks
 
 HOSTILE = "<script>alert(1)</script> & \"quoted\" 'too'"
 NAMES = {"name", "chosen", "best", "rival", "metric", "slice"}
@@ -244,3 +244,28 @@ def test_charts_of_nothing_but_zeros_are_drawn():
     ):
         assert "nan" not in chart
         assert "inf" not in chart
+
+
+def test_small_figures_are_read_without_exponents(report):
+    """A time or a chance that is next to nothing is said to be below the least that is told apart."""
+    small = copy.deepcopy(report)
+    small["candidates"][0] |= {"train_seconds": 2.4e-05, "find_ms_p50": 1e-07, "score_ms_p50": 0.0}
+    for one in small["slices"]:
+        one["change"] |= {"p": 1e-09, "q": 0.00012}
+    shown = text_of(render(small))
+    assert shown.count("<0.001 s") == shown.count("<0.001 ms") == 1
+    assert shown.split("\n").count("<0.001") == 2 * len(small["slices"])
+    assert not re.search(r"\de-\d", shown)
+
+
+def test_names_at_the_ends_of_lines_cover_no_other():
+    """Lines that end close together, also at the lower edge, have their names at least a line's height apart."""
+    for ends in ([1.0, 1.01, 1.02, 5.0], [0.0, 0.0, 0.01, 0.0], [5.0, 5.0, 5.0]):
+        series = {f"line {i}": [(0.0, 0.0), (1.0, end)] for i, end in enumerate(ends)} | {
+            "top": [(0.0, 5.0), (1.0, 3.0)]
+        }
+        chart = lines(series, title="t", description="d", x_label="x", y_label="y")
+        found = [float(y) for y in re.findall(r'<text [^>]*?y="([-\d.]+)"[^>]*class="label', chart)]
+        assert len(found) == len(series)
+        assert np.diff(sorted(found)).min() >= 16
+        assert max(found) <= 220

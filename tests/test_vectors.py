@@ -416,25 +416,62 @@ def test_a_merge_keeps_what_changes_meanwhile() -> None:
     assert not index.merge()
 
 
+class Watched(Vectors):
+    """Notes what a search finds after each step in which anything changes that a search looks at."""
+
+    seen: list[list[int]]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "_parts" and hasattr(self, "seen"):
+            self.seen.append(sorted(set(self.search(QUERIES[:1], 30)[0][0].tolist()) - {-1}))
+            assert len(self) == len(self.seen[-1])
+
+    @classmethod
+    def over(cls, index: Vectors) -> Watched:
+        """The same index, watched from now on."""
+        index.__class__ = cls
+        assert isinstance(index, Watched)
+        index.seen = []
+        return index
+
+
 def test_searches_never_see_half_a_change() -> None:
-    """While one thread moves an id from one place to another, no search finds it twice or not at all."""
-    index = vectors.build(VECTORS[:200], engines=[Exact()])
-    stop = threading.Event()
-    wrong: list[list[int]] = []
+    """A change is one step for whoever searches: an id that moves is found once before and after, whether it was
+    built or added, several go at once, and a merge takes over with all that changed meanwhile."""
+    Slow.gate.set()
+    index = Watched.over(vectors.build(VECTORS[:8], engines=[Slow()]))
+    index.add(np.array([5, 8]), clusters(2, seed=1))
+    index.add(np.array([8, 5, 9]), clusters(3, seed=2))
+    index.delete(np.array([0, 9]))
+    assert index.seen == [list(range(9)), list(range(10)), list(range(1, 9))]
+    Slow.gate.clear()
+    Slow.going.clear()
+    done = index.merge_in_background()
+    assert Slow.going.wait(30)
+    index.add(np.array([5, 12]), clusters(2, seed=3))
+    index.delete(np.array([1, 8]))
+    Slow.gate.set()
+    assert done.result(30)
+    left = [*range(2, 8), 12]
+    assert index.seen[3:] == [[*range(1, 9), 12], left, left]
 
-    def look() -> None:
-        while not stop.is_set():
-            ids = index.search(QUERIES[:1], 250)[0][0].tolist()
-            if ids.count(5) != 1:
-                wrong.append(ids)
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    for turn in range(300):
-        index.add(np.array([5]), clusters(1, seed=turn))
-    stop.set()
-    thread.join()
-    assert wrong == []
+def test_an_id_is_there_all_the_while_its_vector_is_replaced() -> None:
+    """Whoever asks whether an id is held, in the middle of a change that gives it a new vector, is told that it is."""
+    index = vectors.build(VECTORS[:8], engines=[Exact()])
+    index.add(np.array([20]), VECTORS[:1])
+    told: list[bool] = []
+
+    class Asking(dict[int, int]):
+        def update(self, *args: Any, **named: Any) -> None:
+            told.append(20 in index)
+            super().update(*args, **named)
+            told.append(20 in index)
+
+    index._where = Asking(index._where)
+    index.add(np.array([20]), VECTORS[1:2])
+    assert told == [True, True]
 
 
 def test_lists_that_become_uneven_are_reported(tmp_path: Path) -> None:
@@ -599,6 +636,7 @@ def test_widened_settings_grow_with_k() -> None:
         ({"vectors": np.array([["a"]])}, "vectors are a matrix of numbers"),
         ({"vectors": np.array([[1.0, 2.0], [np.nan, 0.0]])}, "finite; got NaN or infinity in row 1"),
         ({"vectors": np.array([[np.inf]])}, "finite"),
+        ({"vectors": np.array([[1.0, 2.0], [3.0, 1e39]])}, "finite; got NaN or infinity in row 1, as float32"),
         ({"vectors": np.zeros((0, 4))}, "at least one vector"),
         ({"metric": "euclid"}, "metric.*'euclid'.*use one of cosine, ip, l2"),
         ({"recall": 0.0}, "recall is a share"),
@@ -628,6 +666,9 @@ def test_what_cannot_be_asked_or_added_says_why(tmp_path: Path) -> None:
         (lambda: index.search(QUERIES[:, :3]), "got 3, not 16"),
         (lambda: index.search(QUERIES[:1] * np.nan), "queries are finite"),
         (lambda: index.search(np.full((1, D), np.inf)), "queries are finite"),
+        (lambda: index.search(np.full((1, D), 1e39)), "queries are finite"),
+        (lambda: index.search(np.full((2, D), 1e39)), "queries are finite"),
+        (lambda: index.add(np.array([1]), np.full((1, D), -1e300)), "finite"),
         (lambda: index.search(QUERIES, 0), "k is at least 1"),
         (lambda: index.search(QUERIES, 3, np.array([0.5])), "a mask by id, or ids"),
         (lambda: index.search(QUERIES, 3, ["a"]), "a mask by id, or ids"),

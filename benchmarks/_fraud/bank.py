@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 import penstock as ps
+from benchmarks._peers import KEPT
 from penstock.clock import DAY, SECOND, EventsClock
 from penstock.types import Accepted
 
 APP = Path(ps.__file__).parent / "apps" / "fraud" / "app.py"
-KEPT = Path(__file__).parents[2] / ".bench"
 CUSTOMERS, TERMINALS, DAYS, A_DAY = 5_000, 10_000, 45, 4_000
 BEGIN = 1_750_000_000
 _FORM = ("aggregates", "events", "features", "stores", "engines", "learn", "releases", "apps")

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.clock import MINUTE
-from penstock.learn import Candidates, LambdaRank, fit_trees
-from penstock.learn.models import Trees
+from penstock.learn import Candidates, Fusion, LambdaRank, Model, Trees, fit_trees
 from penstock.retrieve import History, Index, Query, Source
 from penstock.types import Array
 
@@ -26,7 +25,7 @@ _CHUNK = 2_000
 
 def history(lists: Sequence[Sequence_]) -> History:
     """Each list as one shopper's visits, oldest first, a minute apart."""
-    size = np.array([len(part) for part in lists])
+    size = np.array([len(part) for part in lists], np.int64)
     owner = np.repeat(np.arange(1, len(lists) + 1, dtype=np.uint32), size)
     item = np.array([code for part in lists for code in part], np.uint32)
     # Later lists end later, so that sessions rank as new as they are.
@@ -81,8 +80,14 @@ class Pipeline:
         places = [f"{source.label}.place" for source in self.sources]
         return [*columns, *places, "seen_back", "seen_times", "visits", "visits_lately", "length", "found_by"]
 
+    @property
+    def _places(self) -> slice:
+        """The columns that tell each item's place in each source's list."""
+        first = sum(len(source.columns) for source in self.sources)
+        return slice(first, first + len(self.sources))
+
     def candidates(self, before: Sequence_) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
-        """The candidates of one question and their rows, (n, features)."""
+        """The candidates of one question and their rows, (n, features); none where no source knows what was visited."""
         newest_first = np.array(before[::-1], np.uint32)
         query = Query({"recent": newest_first}, {})
         found = [source.find(query, index) for source, index in zip(self.sources, self.indexes, strict=True)]
@@ -90,7 +95,9 @@ class Pipeline:
         items = items[np.argsort(first, kind="stable")][: self.most]
         order = np.argsort(items)
         rows = np.full((len(items), len(self.names)), np.nan, np.float32)
-        column, place = 0, sum(len(source.columns) for source in self.sources)
+        if not len(items):
+            return items, rows
+        column, place = 0, self._places.start
         for source, part in zip(self.sources, found, strict=True):
             at = np.searchsorted(items[order], part.items)
             at = np.minimum(at, len(items) - 1)
@@ -111,8 +118,11 @@ class Pipeline:
         rows[:, place + 5] = (~np.isnan(places)).sum(axis=1)
         return items, rows
 
-    def fit_rank(self, asked: Asked) -> Trees:
-        """The ranker, from the questions whose answer is among their candidates."""
+    def fit_rank(self, asked: Asked) -> Model:
+        """The ranker, from the questions whose answer is among their candidates.
+
+        Where those tell too little for a single split, the sources' lists are fused by rank.
+        """
         parts, positive, groups = [], [], []
         for number, (before, after) in enumerate(zip(asked.before, asked.after.tolist(), strict=True)):
             if number % 5_000 == 0:
@@ -124,36 +134,50 @@ class Pipeline:
                 positive.append(right)
                 groups.append(len(items))
         say(f"{sum(groups):,} rows, {len(groups) / max(len(asked), 1):.1%} of answers among the candidates")
-        self.trees = fit_trees(
-            self.rank, np.concatenate(parts), np.concatenate(positive).astype(float), np.array(groups), self.names
-        )  # fmt: skip
-        return self.trees
+        self.model: Model = Fusion(range(len(self.sources)))
+        if groups:
+            gain = np.concatenate(positive).astype(float)
+            trees = fit_trees(self.rank, np.concatenate(parts), gain, np.array(groups), self.names)
+            if trees.importance.any():
+                self.model = trees
+        return self.model
+
+    @property
+    def importance(self) -> dict[str, float]:
+        """The gain of each feature's splits; empty where there is nothing but lists fused by rank."""
+        if not isinstance(self.model, Trees):
+            return {}
+        return dict(zip(self.names, self.model.importance.round().tolist(), strict=True))
 
     def ranks(self, asked: Asked) -> dict[str, NDArray[np.int64]]:
-        """The rank of each answer among all items, by the trees and by each source alone; 0 where it was not found.
+        """The rank of each answer among all items, by the ranker and by each source alone; 0 where it was not found.
 
-        What no source proposed stands behind what some did; ties count as behind.
+        What no source proposed stands behind what some did, and an answer that training does not know (code 0) is never
+        found. Of candidates that the ranker scores the same the answer counts as the last. A source's own list keeps
+        equal ones in the order of their codes, which are dealt at random (`drawn_codes`): on average the answer stands
+        in their middle.
         """
         out = {name: np.zeros(len(asked), np.int64) for name in ["ranker", *(s.label for s in self.sources)]}
-        first = sum(len(source.columns) for source in self.sources)
         for start in range(0, len(asked), _CHUNK):
             say(f"judged: {start:,} of {len(asked):,}")
             stop = min(start + _CHUNK, len(asked))
             found = [self.candidates(before) for before in asked.before[start:stop]]
             edges = np.r_[0, np.cumsum([len(items) for items, _ in found])]
             joined = np.concatenate([rows for _, rows in found])
-            none = np.zeros((len(joined), 0))
-            scores = self.trees.score(joined, Candidates(np.concatenate([items for items, _ in found]), none, none))
-            for place, (items, rows) in enumerate(found):
-                right = np.flatnonzero(items == asked.after[start + place])
+            scores = self._scores(np.concatenate([items for items, _ in found]), joined)
+            for place, (items, rows) in enumerate(found, start):
+                right = np.flatnonzero((items == asked.after[place]) & (items > 0))
                 if not len(right):
                     continue
-                mine = scores[edges[place] : edges[place + 1]]
-                out["ranker"][start + place] = int((mine >= mine[right[0]]).sum())
-                for i, source in enumerate(self.sources):
-                    where = rows[right[0], first + i]
-                    out[source.label][start + place] = 0 if np.isnan(where) else int(where) + 1
+                mine = scores[edges[place - start] : edges[place - start + 1]]
+                out["ranker"][place] = int((mine >= mine[right[0]]).sum())
+                for source, where in zip(self.sources, rows[right[0], self._places].tolist(), strict=True):
+                    out[source.label][place] = 0 if np.isnan(where) else int(where) + 1
         return out
+
+    def _scores(self, items: NDArray[np.uint32], rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        place = rows[:, self._places].astype(np.float64)
+        return self.model.score(rows, Candidates(items, np.zeros((len(items), 0)), place))
 
 
 def drawn_codes(names: Iterable[str]) -> dict[str, int]:

@@ -11,14 +11,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from benchmarks._peers import SETUP
 from penstock.evaluate.off_policy import Logged
 from penstock.types import Array
 
-PYTHON = Path(".bench/obp/bin/python")
-SETUP = (
-    "python3 -m venv .bench/obp && .bench/obp/bin/pip install 'numpy<2' 'pandas<2.3' 'scikit-learn<1.6' matplotlib "
-    "seaborn tqdm pyyaml torch && .bench/obp/bin/pip install --no-deps --ignore-requires-python obp==0.5.7"
-)
 _SCRIPT = Path(__file__).parent / "peers" / "obp_estimates.py"
 _DRAWS = 200
 Answers = dict[str, list[float]]
@@ -45,9 +41,9 @@ class Rival:
 
 
 @contextmanager
-def rival(python: Path) -> Iterator[Rival | None]:
+def rival(python: Path | None) -> Iterator[Rival | None]:
     """The peer, or None where it is not installed."""
-    if not python.exists():
+    if python is None:
         yield None
         return
     with TemporaryDirectory() as folder:

@@ -15,19 +15,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
+from benchmarks._peers import KEPT, interpreter
 from benchmarks._serving.load import Address
-from benchmarks._serving.world import APP, KEPT, Shop
+from benchmarks._serving.world import APP, Shop
 from penstock.errors import UnavailableError
 from penstock.stores.redis import RedisStore
 
-SETUP = "make bench-setup"
 PEERS = Path(__file__).with_name("peers")
 _PATIENCE = 90.0
 
 
 def present(name: str) -> bool:
-    """Whether a peer's environment and Redis are there; `SETUP` makes them."""
-    return (KEPT / name / "bin" / "python").exists() and shutil.which("redis-server") is not None
+    """Whether a peer's environment and Redis are there."""
+    return interpreter(name) is not None and shutil.which("redis-server") is not None
 
 
 @contextmanager
@@ -100,8 +100,12 @@ def redis_server() -> Iterator[tuple[int, str]]:
 
 def _once(name: str, script: str, environment: dict[str, str]) -> None:
     """Fills a peer's stores."""
-    python = KEPT / name / "bin" / "python"
-    subprocess.run([python, PEERS / script], env={**os.environ, **environment}, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [KEPT / name / "bin" / "python", PEERS / script],
+        env={**os.environ, **environment},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import penstock as ps
+from benchmarks._peers import KEPT
 from benchmarks._serving import load
 from penstock.clock import EventsClock
 from penstock.errors import ReleaseError
@@ -23,8 +24,6 @@ from penstock.retrieve import Query
 from penstock.simulator import World
 from penstock.types import Accepted
 
-ROOT = Path(__file__).parents[2]
-KEPT = ROOT / ".bench"
 APP = Path(__file__).with_name("app.py")
 EVENTS = 60_000
 USERS = 500

@@ -13,7 +13,7 @@ _STYLE = """
   --line: #323942; --mark: #5c6977; --strong: #58a6e6; --tint: #1b2f42; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 1040px; margin: 0 auto; padding: 24px 16px 64px; }
+main { max-width: 1120px; margin: 0 auto; padding: 24px 16px 64px; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 4px; }
 h2 { font-size: 1.2rem; margin: 0 0 8px; }
 h3 { font-size: 1rem; margin: 24px 0 8px; }
@@ -26,19 +26,21 @@ section.lead { background: var(--tint); border-color: var(--strong); }
 .reason { font-size: 1.05rem; overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 16px; margin: 0; }
 dd { margin: 0; font-size: 1.05rem; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; margin: 0 0 16px; }
+.scroll { overflow-x: auto; margin: 0 0 16px; background:
+  linear-gradient(to right, transparent, var(--card) 75%) right / 56px 100% no-repeat local,
+  linear-gradient(to left, var(--mark), transparent) right / 14px 100% no-repeat scroll; }
 .scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--strong); outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: 6px; }
-th, td { padding: 7px 10px; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top;
+th, td { padding: 7px 8px; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top;
   white-space: nowrap; }
 th { font-weight: 600; }
-thead th { color: var(--soft); font-weight: 500; vertical-align: bottom; }
+thead th { color: var(--soft); font-weight: 500; vertical-align: bottom; white-space: normal; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
 tbody th { position: sticky; left: 0; background: var(--card); }
 tr.strong th, tr.strong td { color: var(--strong); }
-td small { display: block; color: var(--soft); font-size: .78rem; }
+td small { display: block; color: var(--soft); font-size: .78rem; white-space: normal; }
 figure { margin: 16px 0; max-width: 760px; }
 figcaption { margin-bottom: 8px; }
 svg { display: block; overflow: visible; }
@@ -59,8 +61,8 @@ svg .stroke.p2 { stroke-dasharray: none; }
 svg .whisker { stroke: var(--ink); stroke-width: 1.5; }
 summary { cursor: pointer; padding: 4px 0; }
 li { margin-bottom: 4px; }
-@media (max-width: 560px) { section { padding: 16px 14px; } h1 { font-size: 1.35rem; }
-  th, td { padding: 6px; } thead th { white-space: normal; } }
+@media (max-width: 900px) { table { font-size: .82rem; } th, td { padding: 6px 5px; } td small { font-size: .72rem; } }
+@media (max-width: 560px) { section { padding: 16px 14px; } h1 { font-size: 1.35rem; } }
 @media print { section { break-inside: avoid; } }
 """
 

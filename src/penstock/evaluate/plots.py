@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from penstock.evaluate.markup import Markup, join, tag
 
-_ROW, _HEIGHT, _LABEL = 44, 220, 36
+_ROW, _HEIGHT, _LABEL, _TEXT = 44, 220, 36, 16
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def lines(
     every = [point for points in series.values() for point in points]
     across, up = ticks(min(x for x, _ in every), max(x for x, _ in every)), ticks(0.0, max(y for _, y in every))
     marks = _axes(across, up)
+    names = _apart([_HEIGHT * (1 - (points[-1][1] - up[0]) / (up[-1] - up[0])) - 6 for points in series.values()])
     for number_, (name, points) in enumerate(series.items()):
         strong = number_ == len(series) - 1
         kind = "stroke" if strong else f"stroke plain p{number_ % 3}"
@@ -120,9 +122,7 @@ def lines(
         high = [_HEIGHT * (1 - (y - up[0]) / (up[-1] - up[0])) for _, y in points]
         marks += [_segment(at[i], high[i], at[i + 1], high[i + 1], kind) for i in range(len(points) - 1)]
         side = "label end strong" if strong else "label end"
-        marks.append(
-            tag("text", name, x=_percent(at[-1]), y=_px(high[-1] - 6 if strong else high[-1] + 18), class_=side)
-        )
+        marks.append(tag("text", name, x=_percent(at[-1]), y=_px(names[number_]), class_=side))
     marks += [
         tag("text", x_label, x="100%", y=_HEIGHT + _LABEL, class_="end axis"),
         tag("text", y_label, x=-40, y=-12, class_="axis"),
@@ -166,6 +166,23 @@ def _bar(item: Bar, y: int, top: float, alike: bool) -> Markup:
 
 def _short(label: str, most: int = 32) -> str:
     return label if len(label) <= most else label[: most - 1] + "…"
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """The heights of texts, moved down, or up from the lower edge, so far that none covers another.
+
+    >>> _apart([100.0, 96.0, 30.0])
+    [112.0, 96.0, 30.0]
+    """
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    out = list(heights)
+    for above, below in pairwise(order):
+        out[below] = max(out[below], out[above] + _TEXT)
+    lowest = _HEIGHT - 4.0
+    for i in reversed(order):
+        out[i] = min(out[i], lowest)
+        lowest = out[i] - _TEXT
+    return out
 
 
 def _axes(across: Sequence[float], up: Sequence[float]) -> list[Markup]:

@@ -105,7 +105,7 @@ def _chosen(report: Report) -> Markup:
     figures = [
         *[(f"{METRIC_NAMES[key]}@{report.k}", _figure(getattr(row.scores, key).mean)) for key in _metrics(report)],
         (f"Coverage@{report.k}", _share(row.coverage)),
-        ("Scoring a list, p50", f"{number(row.score_ms_p50)} ms"),
+        ("Scoring a list, p50", _milliseconds(row.score_ms_p50)),
         ("Best candidate", report.best),
     ]
     reason = tag("p", report.reason, class_="reason")
@@ -187,13 +187,13 @@ def _against(change: SliceChange) -> list[Markup]:
 def _signed(interval: Interval) -> Markup:
     if interval.low is None or interval.high is None:
         return join(f"{interval.mean:+z.4f}")
-    return join(f"{interval.mean:+z.4f}", tag("small", f"{interval.low:+z.4f} to {interval.high:+z.4f}"))
+    return join(f"{interval.mean:+z.4f}", _ends(f"{interval.low:+z.3f}", f"{interval.high:+z.3f}"))
 
 
 def _one_slice(report: Report, name: str, results: Sequence[SliceResult]) -> Markup:
     said = f"{METRIC_NAMES[report.metric]}@{report.k}"
     drawn = [
-        _bar(f"{result.value} ({_share(result.share)} of decisions)", getattr(row.scores, report.metric), True)
+        _bar(f"{result.value}, {_share(result.share)}", getattr(row.scores, report.metric), True)
         for result in results
         for row in result.candidates
         if row.name == report.chosen
@@ -210,14 +210,15 @@ def _one_slice(report: Report, name: str, results: Sequence[SliceResult]) -> Mar
         )
         for key in sorted(_metrics(report), key=lambda key: key != report.metric)
     ]
-    chart = bars(drawn, title=f"{said} of {report.chosen} by {name}", description=_spoken(drawn))
+    title = f"{said} of {report.chosen} by {name}, each with its share of decisions"
+    chart = bars(drawn, title=title, description=_spoken(drawn))
     changes = _changes(report, name, results)
     return join(tag("h3", f"By {name}"), chart, tables[0], changes, details("The other metrics", *tables[1:]))
 
 
 def _cost(report: Report) -> Markup:
     rows = [
-        [row.name, f"{number(row.train_seconds)} s", f"{number(row.find_ms_p50)} ms", f"{number(row.score_ms_p50)} ms"]
+        [row.name, _seconds(row.train_seconds), _milliseconds(row.find_ms_p50), _milliseconds(row.score_ms_p50)]
         for row in report.candidates
     ]
     strong = [i for i, row in enumerate(report.candidates) if row.name == report.chosen]
@@ -225,7 +226,7 @@ def _cost(report: Report) -> Markup:
     parts = [table("Cost of each candidate", head, rows, strong)]
     if report.timings:
         total = sum(timing.seconds for timing in report.timings)
-        steps = [[t.step, f"{number(t.seconds)} s", _share(t.seconds / (total or 1.0))] for t in report.timings]
+        steps = [[t.step, _seconds(t.seconds), _share(t.seconds / (total or 1.0))] for t in report.timings]
         parts.append(table("Time of each step", ["Step", "Time", "Share"], steps))
     if report.learning_curve:
         points = [(float(p.rows), p.value) for p in report.learning_curve]
@@ -337,7 +338,7 @@ def _cells(report: Report, scores: Scores) -> list[Markup]:
 def _estimate(interval: Interval) -> Markup:
     if interval.low is None or interval.high is None:
         return join(_figure(interval.mean))
-    return join(_figure(interval.mean), tag("small", f"{_figure(interval.low)} to {_figure(interval.high)}"))
+    return join(_figure(interval.mean), _ends(f"{interval.low:.3f}", f"{interval.high:.3f}"))
 
 
 def _change(change: Interval | None) -> Markup:
@@ -345,7 +346,12 @@ def _change(change: Interval | None) -> Markup:
         return join("n/a")
     if change.low is None or change.high is None or change.low == change.high == change.mean == 0:
         return join(f"{change.mean:+z.1%}" if change.mean else "best")
-    return join(f"{change.mean:+z.1%}", tag("small", f"{change.low:+z.1%} to {change.high:+z.1%}"))
+    return join(f"{change.mean:+z.1%}", _ends(f"{change.low:+z.1%}", f"{change.high:+z.1%}"))
+
+
+def _ends(low: str, high: str) -> Markup:
+    """An interval below its figure; where the column is narrow it breaks in two lines, and no more."""
+    return tag("small", f"{low} to\u00a0{high}")
 
 
 def _figure(value: float) -> str:
@@ -354,7 +360,7 @@ def _figure(value: float) -> str:
 
 def _chance(value: float | None) -> str:
     """A p-value: never 0, which none is."""
-    return "n/a" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+    return "n/a" if value is None else _least(value, 0.001, f"{value:.3f}")
 
 
 def _share(value: float | None) -> str:
@@ -362,4 +368,13 @@ def _share(value: float | None) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{number(value)} s"
+    return f"{_least(value, 0.001, number(value))} s"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{_least(value, 0.001, number(value))} ms"
+
+
+def _least(value: float, least: float, said: str) -> str:
+    """What is next to nothing is said to be below the least that is told apart, not with an exponent."""
+    return f"<{least:g}" if 0 < value < least else said

@@ -26,16 +26,30 @@ class Beside(Generic[T]):
 
     def __init__(self) -> None:
         self._held: dict[int, T] = {}
-        self._making = threading.Lock()
+        self._making: dict[int, threading.Lock] = {}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._held)
 
     def of(self, array: Array, make: Callable[[], T]) -> T:
-        """What was made of it, or is made now."""
-        with self._making:
-            found = self._held.get(id(array))
-            if found is None:
-                found = self._held[id(array)] = make()
-                weakref.finalize(array, self._held.pop, id(array), None)
+        """What was made of it, or is made now; whoever asks for the same meanwhile waits, and nobody else."""
+        key = id(array)
+        found = self._held.get(key)
+        if found is not None:
             return found
+        with self._lock:
+            if key not in self._making:
+                self._making[key] = threading.Lock()
+                weakref.finalize(array, self._forget, key)
+            making = self._making[key]
+        with making:
+            found = self._held.get(key)
+            if found is None:
+                found = self._held[key] = make()
+            return found
+
+    def _forget(self, key: int) -> None:
+        """Runs wherever the array happens to die, so it takes no lock."""
+        self._held.pop(key, None)
+        self._making.pop(key, None)

@@ -168,9 +168,15 @@ def drawn(n: int, most: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False, shuffle=False))
 
 
+def floats(values: Array) -> Floats:
+    """The same in 32 bits, contiguous; what is too large for them becomes infinity, without a warning."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, np.float32)
+
+
 def prepared(vectors: Array, metric: Metric) -> Floats:
     """Vectors (r, d) as the metric compares them: float32, and of length 1 for "cosine"."""
-    out: Floats = np.ascontiguousarray(vectors, np.float32)
+    out = floats(vectors)
     if metric != "cosine":
         return out
     length = np.sqrt(np.einsum("ij,ij->i", out, out, dtype=np.float64))[:, None]
@@ -179,10 +185,11 @@ def prepared(vectors: Array, metric: Metric) -> Floats:
 
 
 def checked(vectors: Array, metric: str, *, d: int | None = None, what: str = "vectors") -> Array:
-    """Refuses what is no matrix of finite numbers; otherwise gives it as it came.
+    """Refuses what is no matrix of numbers that are finite in 32 bits; otherwise gives it as it came.
 
     Raises:
-        VectorError: another shape, another number of dimensions than `d`, NaN or infinity, an unknown metric.
+        VectorError: another shape, another number of dimensions than `d`, NaN, infinity or what becomes infinity in
+            float32, an unknown metric.
     """
     if metric not in get_args(Metric):
         known = ", ".join(get_args(Metric))
@@ -200,13 +207,13 @@ def checked(vectors: Array, metric: str, *, d: int | None = None, what: str = "v
         )  # fmt: skip
     for first in range(0, len(vectors), BLOCK):
         # A sum is finite only where all its parts are; float64 holds the sum of any squares of float32.
-        part = vectors[first : first + BLOCK]
+        part = floats(vectors[first : first + BLOCK])
         lengths = np.einsum("ij,ij->i", part, part, dtype=np.float64)
         if not np.isfinite(lengths).all():
             row = first + int(np.flatnonzero(~np.isfinite(lengths))[0])
             raise VectorError(
-                f"{what} are finite", got=f"NaN or infinity in row {row}",
-                remedy="leave it out, or look into what made it",
+                f"{what} are finite", got=f"NaN or infinity in row {row}, as float32",
+                remedy="leave it out, or look into what made it; float32 ends at 3.4e38",
             )  # fmt: skip
     return vectors
 

@@ -33,6 +33,7 @@ from penstock.retrieve.vectors.base import (
     VectorError,
     best,
     checked,
+    floats,
     padded,
     prepared,
 )
@@ -122,7 +123,8 @@ class Vectors:
 
     def __len__(self) -> int:
         """How many vectors it holds."""
-        return self._parts.live + self._parts.extra
+        parts = self._parts
+        return parts.live + parts.extra
 
     def __contains__(self, id: int) -> bool:
         parts = self._parts
@@ -184,8 +186,7 @@ class Vectors:
         vectors = prepared(checked(vectors, self.metric, d=self.d), self.metric)
         new = ids_of(ids, len(vectors))
         with self._writing:
-            self._forget(new)
-            parts = self._parts
+            parts = self._without(new)
             first, end = len(parts.added), len(parts.added) + len(new)
             if end > len(self._room):
                 room = np.empty((max(end, 2 * len(self._room), 256), self.d), np.float32)
@@ -203,8 +204,11 @@ class Vectors:
         old = np.unique(np.asarray(ids, np.int64).reshape(-1))
         with self._writing:
             before = len(self)
-            self._forget(old)
+            parts = self._without(old)
+            for id in old.tolist():
+                self._where.pop(id, None)
             self._changed.update(old.tolist())
+            self._parts = parts
             return before - len(self)
 
     def merge(self) -> bool:
@@ -313,11 +317,13 @@ class Vectors:
             main, about["metric"], d=about["d"], recall=about["recall"], seed=about["seed"], report=report,
             queries=arrays.get("queries"),
         )  # fmt: skip
-        if "added" in arrays:
-            out._beside(np.asarray(arrays["added"]), np.asarray(arrays["vectors"]))
+        dead = None
         if "dead" in arrays:
             dead = np.zeros(main.searcher.size, np.bool_)
             dead[arrays["dead"]] = True
+        if "added" in arrays:
+            out._renewed(main, dead, np.asarray(arrays["added"]), np.asarray(arrays["vectors"]))
+        elif dead is not None:
             out._parts = replace(out._parts, dead=dead, gone=int(dead.sum()))
         return out
 
@@ -358,7 +364,7 @@ class Vectors:
         return cls.from_arrays({name: np.asarray(array) for name, array in found.items()})
 
     def _asked(self, queries: Array) -> Floats:
-        asked = np.ascontiguousarray(queries, np.float32)
+        asked = floats(queries)
         if asked.shape == self._single:
             # The way of a request, in microseconds: a length that is finite says that every part is.
             length = float(asked[0].dot(asked[0]))
@@ -390,8 +396,8 @@ class Vectors:
         at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
         return np.where(known[at] == ids, order[at], -1)
 
-    def _forget(self, ids: Ids) -> None:
-        """Marks what is held of some ids as deleted."""
+    def _without(self, ids: Ids) -> _Parts:
+        """All parts with what is held of some ids marked as deleted; no search sees that until they are published."""
         parts = self._parts
         rows = self._rows(parts.main, ids)
         rows = rows[rows >= 0]
@@ -401,18 +407,19 @@ class Vectors:
             dead = np.zeros(parts.main.searcher.size, np.bool_) if parts.dead is None else parts.dead.copy()
             dead[rows] = True
             parts = replace(parts, dead=dead, gone=parts.gone + len(rows))
-        beside = [self._where.pop(id) for id in ids.tolist() if id in self._where]
+        beside = [self._where[id] for id in ids.tolist() if id in self._where]
         if beside:
             added = parts.added.copy()
             added[beside] = -1
             parts = replace(parts, added=added, extra=parts.extra - len(beside))
-        self._parts = parts
+        return parts
 
-    def _beside(self, ids: Ids, vectors: Floats) -> None:
-        """Puts prepared vectors beside a main part that is as it was built."""
+    def _renewed(self, main: Main, dead: NDArray[np.bool_] | None, ids: Ids, vectors: Floats) -> None:
+        """Takes a main part as it was built, what is dead in it, and prepared vectors beside it."""
         self._room = np.array(vectors, np.float32)
         self._where = {id: at for at, id in enumerate(ids.tolist())}
-        self._parts = replace(self._parts, added=np.array(ids), vectors=self._room, extra=len(ids))
+        gone = 0 if dead is None else int(dead.sum())
+        self._parts = _Parts(main, dead, gone, np.array(ids), self._room, len(ids))
 
     def _take_over(self, main: Main) -> None:
         """Replaces the main part; what changed while it was built is beside it, or dead in it."""
@@ -425,8 +432,7 @@ class Vectors:
             dead = np.zeros(main.searcher.size, np.bool_)
             dead[rows] = True
         later = [self._where[id] for id in changed.tolist() if id in self._where]
-        self._parts = _Parts(main, dead, len(rows), np.zeros(0, np.int64), np.zeros((0, self.d), np.float32), 0)
-        self._beside(before.added[later], before.vectors[later].reshape(-1, self.d))
+        self._renewed(main, dead, before.added[later], before.vectors[later].reshape(-1, self.d))
 
 
 def built(
