@@ -13,8 +13,10 @@ comes after a sequence's end cannot be seen from inside it, so that no mask is n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from penstock.errors import DefinitionError
@@ -177,13 +179,24 @@ def _blocks(length: int) -> list[tuple[int, int]]:
 
 def _scores(query: Array, key: Array, bias: Array | None, start: int, stop: int) -> Array:
     """The logits of the positions from `start` to `stop`, (b, h, stop - start, stop); -inf for what comes later."""
-    scores = query[..., start:stop, :] @ key[..., :stop, :].swapaxes(-1, -2)
-    scores *= scores.dtype.type(1 / np.sqrt(query.shape[-1]))
-    distance = np.arange(start, stop)[:, None] - np.arange(stop)
-    if bias is not None:
-        scores += bias[:, np.clip(distance, 0, bias.shape[1] - 1)]
-    scores += np.where(distance < 0, scores.dtype.type(-np.inf), scores.dtype.type(0))
+    scale = query.dtype.type(1 / np.sqrt(query.shape[-1]))
+    scores: Array = (query[..., start:stop, :] * scale) @ key[..., :stop, :].swapaxes(-1, -2)
+    scores += _by_distance(bias, start, stop, scores.dtype)
     return scores
+
+
+def _by_distance(bias: Array | None, start: int, stop: int, dtype: np.dtype[Any]) -> Array:
+    """What is added to the logits of positions `start` to `stop`, (h or 1, stop - start, stop).
+
+    Every diagonal is one number, so that the matrix is a view of a line: row i begins where distance i stands.
+    """
+    heads = 1 if bias is None else len(bias)
+    line = np.zeros((heads, 2 * stop - start - 1), dtype)
+    line[:, stop:] = -np.inf
+    if bias is not None:
+        line[:, :stop] = bias[:, np.minimum(np.arange(stop - 1, -1, -1), bias.shape[1] - 1)]
+    rows: Array = sliding_window_view(line, stop, axis=-1)[:, ::-1]
+    return rows
 
 
 def _add_by_distance(d_bias: Array, d_scores: Array, start: int) -> None:
