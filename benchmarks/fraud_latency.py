@@ -40,7 +40,7 @@ _WARM = 3.0
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What this benchmark takes."""
     parser.add_argument("--seconds", type=float, default=60.0, help="how long it is measured (default 60)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that answer (default 1)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that answer (default 2)")
 
 
 def run(chosen: argparse.Namespace) -> Result:
