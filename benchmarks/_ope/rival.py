@@ -43,7 +43,7 @@ class Rival:
 @contextmanager
 def rival(python: Path | None) -> Iterator[Rival | None]:
     """The peer, or None where it is not installed."""
-    if python is None:
+    if python is None or not python.exists():
         yield None
         return
     with TemporaryDirectory() as folder:
