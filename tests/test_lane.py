@@ -277,3 +277,38 @@ def test_no_more_than_so_many_requests_wait_for_the_log(tmp_path: Path, monkeypa
         held.go.set()
         assert [future.result() for future in taken] == [[True]] * 3
         until(lambda: runtime.log.end == 3)
+
+
+def test_who_waits_for_the_disk_alone_does_not_wait_for_the_store(tmp_path: Path) -> None:
+    """Events are durable, and say so, while the store is busy with something else; they are shown once it is not."""
+    with helpers.load_app(tmp_path) as app:
+        runtime = app.open()
+        held = Held()
+        runtime._inlet.call(held)  # type: ignore[attr-defined]
+        held.begun.wait(20)
+        events = [runtime.intake.check({**event, "id": f"d-{n}"}) for n, event in enumerate(helpers.history()[:2])]
+        shown = runtime._inlet.submit(events[:1])
+        assert runtime._inlet.submit(events[1:], shown=False).result(20) == [True]
+        assert (runtime.log.end, runtime.store.views()) == (2, {})
+        assert not shown.done()
+        held.go.set()
+        assert shown.result(20) == [True]
+        until(lambda: runtime.store.views()[app.views["Shopper"].version] == 2)
+
+
+def test_what_is_durable_and_not_shown_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store is busy, commits stop once so many events wait to be shown, and go on once it is not."""
+    monkeypatch.setattr(writer, "MOST", 3)
+    with helpers.load_app(tmp_path) as app:
+        runtime = app.open()
+        held = Held()
+        runtime._inlet.call(held)  # type: ignore[attr-defined]
+        held.begun.wait(20)
+        events = [runtime.intake.check({**event, "id": f"b-{n}"}) for n, event in enumerate(helpers.history()[:5])]
+        taken = [runtime._inlet.submit([event], shown=False) for event in events]
+        assert [future.result(20) for future in taken[:3]] == [[True]] * 3
+        with pytest.raises(TimeoutError):
+            taken[3].result(0.2)
+        held.go.set()
+        assert [future.result(20) for future in taken] == [[True]] * 5
+        until(lambda: runtime.store.views()[app.views["Shopper"].version] == 5)

@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +199,23 @@ def test_the_writer_waits_for_the_disk(log: SqliteLog) -> None:
     assert log._writer is not None
     assert log._writer.execute("PRAGMA synchronous").fetchone()[0] == 2
     assert log._writer.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
+def test_checkpoints_beside_appends_keep_the_write_ahead_log_short(log: SqliteLog) -> None:
+    """With them an append begins at the front of the file again; without, the file grows with each append."""
+    journal = log.path.with_name(f"{log.path.name}-wal")
+
+    def grown(first: int, after: Callable[[], None]) -> int:
+        before = journal.stat().st_size
+        for n in range(first, first + 40):
+            log.append([action(n)], n)
+            after()
+        return journal.stat().st_size - before
+
+    alone = grown(0, lambda: None)
+    log.checkpoint()
+    assert grown(100, log.checkpoint) < alone / 4
+    assert [rows.offset.tolist() for rows in log.read(0, 80).values()] == [list(range(80))]
 
 
 @pytest.mark.parametrize("seed", range(4))

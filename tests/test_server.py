@@ -312,7 +312,7 @@ def letting_go():
     face.reached.wait(); print("reached", flush=True); sys.stdin.readline(); face.go.set()
 threading.Thread(target=letting_go, daemon=True).start()
 run(face, port=0, token="t", on_ready=lambda url: print(url, flush=True))
-print(sys.getswitchinterval(), face.runtime._inlet._writer._thread.is_alive(), flush=True)
+print(sys.getswitchinterval(), face.runtime._inlet._writer.alive, flush=True)
 """
 
 

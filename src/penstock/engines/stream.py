@@ -87,10 +87,11 @@ class StreamEngine:
         self._applied = {v: done for v, done in self._applied.items() if v in versions}
         self._plans = {}
 
-    def behind(self, views: Sequence[View] | None = None) -> int:
-        """How many of the log's events the slowest of `views` (all by default) has yet to see."""
+    def behind(self, views: Sequence[View] | None = None, *, end: int | None = None) -> int:
+        """How many of the log's events, below offset `end`, the slowest of `views` (all by default) has yet to see."""
         versions = list(self._applied) if views is None else [view.version for view in views]
-        return max((self._log.end - self._applied.get(version, 0) for version in versions), default=0)
+        end = self._log.end if end is None else end
+        return max((end - self._applied.get(version, 0) for version in versions), default=0)
 
     def catch_up(self, progress: Progress | None = None, batch: int = BATCH) -> None:
         """Applies everything that the log holds and the store does not."""
@@ -102,13 +103,13 @@ class StreamEngine:
         if not self._views:
             self._store.write([], {}, self._log.end, self._log.newest)
 
-    def step(self, batch: int = BATCH) -> None:
-        """Moves the views that are furthest behind forward by at most `batch` events, in one commit."""
+    def step(self, batch: int = BATCH, end: int | None = None) -> None:
+        """Moves the views that are furthest behind forward by at most `batch` events below `end`, in one commit."""
         if not self._applied:
             return
         first = min(self._applied.values())
         later = [done for done in self._applied.values() if done > first]
-        stop = min([self._log.end, first + batch, *later])
+        stop = min([self._log.end if end is None else end, first + batch, *later])
         self._apply([v for v, done in self._applied.items() if done == first], self._log.read(first, stop), stop)
 
     def apply(self, rows: Mapping[str, Rows], first: int, end: int) -> None:

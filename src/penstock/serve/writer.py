@@ -3,6 +3,9 @@
 Group commit: while one batch is being synced, the next one gathers, so an fsync is shared by everything
 that arrived meanwhile. A client is answered once its events are durable and in the store. Under load several
 batches are shown together: bringing one event into the store takes nearly as long as bringing in ten.
+
+Committing and showing are threads of their own, so that whoever waits for the disk alone, as a verdict on an event
+does, does not wait for the store too; and a third one keeps the log's journal short, which an append would else do.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from dataclasses import dataclass, field
 from penstock.clock import Clock
 from penstock.engines import StreamEngine
 from penstock.errors import PenstockError, StoreError, UnavailableError
+from penstock.events import SqliteLog
 from penstock.serve.faults import FAULTS
-from penstock.types import Accepted, Log
+from penstock.types import Accepted
 
 _log = logging.getLogger("penstock.serve")
 MOST = 5_000
@@ -27,6 +31,8 @@ MOST_WAITING = 4_096
 """Requests that wait to be committed at most."""
 BACKFILL = 2_000
 _LOOK = 0.1
+_TIDY = 0.25
+"""Seconds between two times that the log's journal is shortened."""
 _REST = 1.5
 """Between two times that events are shown passes so many times what the last one took, or `_LONGEST` seconds."""
 _LONGEST = 0.01
@@ -41,17 +47,17 @@ class _Asked:
 
 
 class Writer:
-    """Owns the log's and the store's writing side, on a thread of its own.
+    """Owns the log's and the store's writing side, on threads of its own.
 
     Args:
         log, engine: what to write.
         clock: gives each event's arrival.
-        look: called between batches, ten times a second at least.
+        look: called between two times that events are shown, ten times a second at least.
     """
 
     def __init__(
         self,
-        log: Log,
+        log: SqliteLog,
         engine: StreamEngine,
         clock: Clock,
         look: Callable[[], None],
@@ -60,16 +66,24 @@ class Writer:
         self._engine = engine
         self._clock = clock
         self._look = look
+        lock = threading.Lock()
+        self._came = threading.Condition(lock)  # to commit
+        self._kept = threading.Condition(lock)  # to show
         self._queue: deque[_Asked] = deque()
         self._calls: deque[Callable[[], None]] = deque()
-        self._wake = threading.Condition()
-        self._closing = False
-        self._away = False
         self._unshown: list[_Asked] = []
         self._from = self._to = 0  # the offsets of what is durable and not shown
+        self._shown = log.end
         self._due = 0.0
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-        self._thread.start()
+        self._away = False
+        self._closing = self._committed = False
+        self._ended = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("writer", self._commit_all), ("shower", self._show_all), ("tidier", self._tidy))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, events: Sequence[Accepted], *, shown: bool = True) -> Future[list[bool]]:
         """Resolves, once durable and visible, to which of the events were new (the others are duplicates).
@@ -81,64 +95,54 @@ class Writer:
         if not events:
             future.set_result([])
             return future
-        with self._wake:
+        with self._came:
             if self._closing:
                 raise UnavailableError("events are taken while the server runs", remedy="send them again after restart")
-            if len(self._queue) >= MOST_WAITING:
+            if len(self._queue) + len(self._unshown) >= MOST_WAITING:
                 raise UnavailableError(
                     f"at most {MOST_WAITING:,} requests wait for the log", got="one more",
                     remedy="send them again after Retry-After seconds",
                 )  # fmt: skip
             self._queue.append(_Asked(events, shown, future))
-            self._wake.notify()
+            self._came.notify()
         return future
 
     def call(self, work: Callable[[], None]) -> None:
-        """Runs `work` on the writer's thread, between batches."""
-        with self._wake:
+        """Runs `work` on the thread that shows events, between two times."""
+        with self._kept:
             self._calls.append(work)
-            self._wake.notify()
+            self._kept.notify()
 
     @property
     def waiting(self) -> int:
         """How many requests have not been committed yet."""
         return len(self._queue)
 
+    @property
+    def alive(self) -> bool:
+        """Whether any of its threads runs."""
+        return any(thread.is_alive() for thread in self._threads)
+
     def close(self) -> None:
-        """Commits what was taken, then stops."""
-        with self._wake:
+        """Commits and shows what was taken, then stops."""
+        with self._came:
             self._closing = True
-            self._wake.notify()
-        self._thread.join()
+            self._came.notify()
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
 
-    def _run(self) -> None:
+    def _commit_all(self) -> None:
         while True:
-            with self._wake:
-                if not (self._queue or self._calls or self._closing):
-                    self._wake.wait(self._pause())
+            with self._came:
+                # What is not shown is bounded: clients who wait for the disk alone would not slow down for it.
+                self._came.wait_for(lambda: self._closing or (self._queue and self._to - self._from < MOST))
                 batch = self._take()
-                calls, self._calls = list(self._calls), deque()
-                done = self._closing and not batch and not calls
-            if not batch:
-                self._show()
-            if done:
-                return
-            for work in [self._look, *calls]:
-                self._guard(work)
-            if batch:
-                self._commit(batch)
-            elif self._engine.behind():
-                if not self._keep_up(lambda: self._engine.step(BACKFILL)):
-                    # A full disk stays full for a while: no use in trying thousands of times a second.
-                    time.sleep(_LOOK)
-            else:
-                self._keep_up(self._engine.look)
-
-    def _pause(self) -> float:
-        """For how long there is nothing to do unless something comes."""
-        if self._to:
-            return max(0.0, self._due - time.monotonic())
-        return 0.0 if self._engine.behind() else _LOOK
+                if not batch:
+                    self._committed = True
+                    self._kept.notify()
+                    return
+            self._commit(batch)
 
     def _take(self) -> list[_Asked]:
         batch: list[_Asked] = []
@@ -165,31 +169,72 @@ class Writer:
             for asked in batch:
                 asked.future.set_exception(UnavailableError("the log takes events", got=str(error), remedy="retry"))
             return
-        if appended.end > appended.first:
-            self._from = self._from if self._to else appended.first
-            self._to = appended.end
         at = 0
         for asked in batch:
             asked.new = list(appended.new[at : at + len(asked.events)])
             at += len(asked.events)
+        with self._kept:
+            if appended.end > appended.first:
+                self._from = self._from if self._to else appended.first
+                self._to = appended.end
+            self._unshown += [asked for asked in batch if asked.shown]
+            self._kept.notify()
+        for asked in batch:
             if not asked.shown:
                 asked.future.set_result(asked.new)
-            else:
-                self._unshown.append(asked)
-        if time.monotonic() >= self._due or not self._to:
-            self._show()
 
-    def _show(self) -> None:
+    def _show_all(self) -> None:
+        while True:
+            with self._kept:
+                if not (self._calls or self._committed):
+                    self._kept.wait(self._pause())
+                calls, self._calls = list(self._calls), deque()
+                first = end = 0
+                waiting: list[_Asked] = []
+                if self._committed or not self._to or time.monotonic() >= self._due:
+                    first, end, waiting = self._from, self._to, self._unshown
+                    self._from, self._to, self._unshown = 0, 0, []
+                    self._came.notify()
+                pending, done = bool(self._to), self._committed and not (end or waiting or calls)
+            if done:
+                return
+            for work in [self._look, *calls]:
+                self._guard(work)
+            if end or waiting:
+                self._show(first, end, waiting)
+            elif pending:
+                continue
+            elif self._behind():
+                if not self._keep_up(lambda: self._engine.step(BACKFILL, self._shown)):
+                    # A full disk stays full for a while: no use in trying thousands of times a second.
+                    time.sleep(_LOOK)
+            else:
+                self._keep_up(self._engine.look)
+
+    def _pause(self) -> float:
+        """For how long there is nothing to show unless something comes."""
+        if self._to:
+            return max(0.0, self._due - time.monotonic())
+        return 0.0 if self._unshown or self._behind() else _LOOK
+
+    def _behind(self) -> int:
+        # What was appended and is not yet to be shown is not what the store lacks.
+        return self._engine.behind(end=self._shown)
+
+    def _show(self, first: int, end: int, waiting: Sequence[_Asked]) -> None:
         """Brings what is durable into the store, and answers those who wait for it."""
-        first, end, waiting = self._from, self._to, self._unshown
-        self._from, self._to, self._unshown = 0, 0, []
         if end:
             began = time.monotonic()
             self._keep_up(lambda: self._engine.apply(self._log.read(first, end), first, end))
             ended = time.monotonic()
             self._due = ended + min(_REST * (ended - began), _LONGEST)
+            self._shown = end
         for asked in waiting:
             asked.future.set_result(asked.new)
+
+    def _tidy(self) -> None:
+        while not self._ended.wait(_TIDY):
+            self._guard(self._log.checkpoint)
 
     def _keep_up(self, work: Callable[[], None]) -> bool:
         """Whether the store took `work`; the log has what it did not, and it catches up by steps."""
@@ -211,4 +256,4 @@ class Writer:
         try:
             work()
         except FAULTS:
-            _log.exception("work between two batches failed")
+            _log.exception("work beside the events failed")
