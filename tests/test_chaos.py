@@ -30,8 +30,9 @@ from penstock.clock import HOUR, Clock, EventsClock, SystemClock
 from penstock.errors import StoreError
 from penstock.releases import read
 from penstock.serve.decisions import DECISIONS, Decided, logged
+from penstock.serve.garbage import settle
 from penstock.serve.runtime import Runtime
-from penstock.serve.server import BackgroundServer, settle
+from penstock.serve.server import BackgroundServer
 from penstock.stores import LmdbStore
 from penstock.types import Snapshot, Store
 from serving import Client, Response, problem, until

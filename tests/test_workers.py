@@ -10,6 +10,7 @@ import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -112,6 +113,14 @@ def seen(line: Line, user: str) -> float:
 def accepted(line: Line, event: dict[str, Any]) -> bool:
     status, _, body = line.ask("POST", "/v1/events", event)
     return status == 202 and body["accepted"] == 1
+
+
+def test_connections_are_shared_evenly_among_workers(server: helpers.Server) -> None:
+    """Of connections made one after the other no worker gets twice as many as another."""
+    opened = [Line(server) for _ in range(8 * WORKERS)]
+    counts = Counter(line.pid for line in opened)
+    assert len(counts) == WORKERS
+    assert max(counts.values()) < 2 * min(counts.values())
 
 
 def test_a_click_posted_to_any_worker_is_in_the_next_answer_of_every_other(server: helpers.Server) -> None:

@@ -29,8 +29,9 @@ from penstock.clock import Clock, EventsClock, SystemClock
 from penstock.errors import PenstockError, UnavailableError
 from penstock.serve import metrics
 from penstock.serve.decisions import DECISIONS, DecisionLog
+from penstock.serve.garbage import settle
 from penstock.serve.link import Link, LinkServer
-from penstock.serve.server import DRAIN, listen, quick_switches, run, settle, url_of
+from penstock.serve.server import DRAIN, listen, quick_switches, run, url_of
 from penstock.stores import open_store
 
 _TURN = 0.02
@@ -57,6 +58,11 @@ class Plan(msgspec.Struct, frozen=True):
     def line(self) -> Path:
         """The socket between workers and writer."""
         return Path(self.folder) / "writer"
+
+    @property
+    def shares(self) -> Path:
+        """How many connections each worker has."""
+        return Path(self.folder) / "connections"
 
     def load(self) -> App:
         """The app, over its home, by its clock."""
@@ -100,6 +106,7 @@ class Supervisor:
             self._listener = listener
             self._plan = msgspec.structs.replace(self._plan, folder=folder)
             Path(folder, "metrics").mkdir()
+            self._plan.shares.mkdir()
             before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
             self._writer = self._start("writer")
             self._workers: list[_Child] = []
@@ -185,6 +192,7 @@ class _Child:
         self.role = role
         self.began = time.monotonic()
         self._metrics = str(Path(plan.folder) / "metrics")
+        self._shares = plan.shares
         self.process = subprocess.Popen(
             [sys.executable, "-m", __spec__.name, role, str(listener.fileno())],
             stdin=subprocess.PIPE,
@@ -230,6 +238,7 @@ class _Child:
             with suppress(BrokenPipeError):
                 pipe.close()
         if self.role == "worker":
+            (self._shares / str(self.process.pid)).unlink(missing_ok=True)
             mark_process_dead(self.process.pid, self._metrics)  # type: ignore[no-untyped-call]
 
 
@@ -247,7 +256,7 @@ def _work(plan: Plan, listener: socket.socket) -> None:
         access = None if plan.access_log is None else Path(plan.access_log)
         pages = (*shop.pages(app.home), *console.pages(runtime, plan.token))
         run(
-            runtime, token=plan.token, listener=listener, access_log=access, pages=pages,
+            runtime, token=plan.token, listener=listener, access_log=access, pages=pages, shares=plan.shares,
             on_ready=lambda url: _say_ready(),
         )  # fmt: skip
 

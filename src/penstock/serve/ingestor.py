@@ -1,4 +1,4 @@
-"""The writing side of a running system: one log, one store, one thread that appends, applies and back-fills."""
+"""The writing side of a running system: one log, one store, and the only process that writes to them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Ingestor:
         self._writer.call(self._look)
 
     def call(self, work: Callable[[], None]) -> None:
-        """Runs `work` on the writing thread, between batches."""
+        """Runs `work` on the thread that applies and back-fills, between batches."""
         self._writer.call(work)
 
     def close(self) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import secrets
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -20,9 +19,10 @@ from typing import Any, cast
 import uvicorn
 
 from penstock.errors import UnavailableError
-from penstock.learn import prepare
+from penstock.serve.accepting import Acceptor, Shares
 from penstock.serve.access import AccessLog
 from penstock.serve.face import Face
+from penstock.serve.garbage import Collector, settle
 from penstock.serve.http import MAX_IN_FLIGHT, HttpApp
 from penstock.serve.limits import KEEP_ALIVE, Limits, raise_file_limit
 from penstock.serve.protocol import Connection, Connections
@@ -48,6 +48,7 @@ def run(
     listener: socket.socket | None = None,
     access_log: Path | None = None,
     pages: Sequence[Pages] = (),
+    shares: Path | None = None,
 ) -> None:
     """Serves until SIGTERM or Ctrl-C, finishes what is in flight, closes `face`, and returns. For the main thread.
 
@@ -62,6 +63,7 @@ def run(
         access_log: a file that gets a JSON line for each request.
         pages: further routes, see `HttpApp`.
         listener: takes connections from here, as other processes may; `host` and `port` are passed over.
+        shares: a folder by which these processes share connections evenly.
 
     Raises:
         UnavailableError: the address is taken or not this machine's.
@@ -73,7 +75,7 @@ def run(
             address = url_of(listening)
             ready = (lambda: on_ready(address)) if on_ready is not None else (lambda: None)
             app = HttpApp(face, token=token, in_flight=in_flight, access=access, pages=pages)
-            server = _Server(app, log_level, ready, Limits())
+            server = _Server(app, log_level, ready, Limits(), shares, Collector())
             settle()
             try:
                 with quick_switches():
@@ -84,16 +86,6 @@ def run(
         face.close()
         if access is not None:
             access.close()
-
-
-def settle() -> None:
-    """Takes what is loaded by now from the garbage collector, which would walk it all in the middle of a request.
-
-    That takes some 40 ms. For a process that does nothing but serve, and that has all it needs loaded beforehand.
-    """
-    prepare()
-    gc.collect()
-    gc.freeze()
 
 
 class BackgroundServer:
@@ -163,12 +155,22 @@ class BackgroundServer:
 class _Server(uvicorn.Server):
     """uvicorn, which says when it listens, holds connections to limits, and lets clients go before it ends."""
 
-    def __init__(self, app: HttpApp, log_level: str, on_ready: Callable[[], None], limits: Limits) -> None:
+    def __init__(
+        self,
+        app: HttpApp,
+        log_level: str,
+        on_ready: Callable[[], None],
+        limits: Limits,
+        shares: Path | None = None,
+        collector: Collector | None = None,
+    ) -> None:
         self._on_ready = on_ready
         self._connections = Connections(limits, app.turned_away)
         self._app = app
         self._draining: float | None = None
-        self._listeners: Sequence[socket.socket] = ()
+        self._shares = None if shares is None else Shares(shares)
+        self._acceptors: list[Acceptor] = []
+        self._collector = collector
         self._taking: set[asyncio.Task[Any]] = set()
         config = uvicorn.Config(
             app,
@@ -187,9 +189,16 @@ class _Server(uvicorn.Server):
         super().__init__(config)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._listeners = sockets or ()
+        assert sockets is not None
+        self.servers = []
+        self._acceptors = [Acceptor(listener, self._take, self._fewer) for listener in sockets]
+        self.started = True
         self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        await super().shutdown(sockets)
 
     def drain(self) -> None:
         """Takes no more connections; each one open is closed with its next answer, idle ones a little later.
@@ -216,38 +225,33 @@ class _Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _take_pending(self) -> None:
-        """Takes every connection that still waits to be accepted.
-
-        The event loop accepts one in a round, which lets processes share them; but where a round is long, hundreds
-        would wait for seconds before a word of theirs is read, and could not even be refused.
-        """
+    def _take(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        for listener in self._listeners:
-            # Another process may have taken it meanwhile; out of files, the loop's own accepting says so.
-            with suppress(OSError):
-                while True:
-                    taken, _ = listener.accept()
-                    taken.setblocking(False)
-                    task = loop.create_task(loop.connect_accepted_socket(self._protocol, taken))
-                    self._taking.add(task)
-                    task.add_done_callback(self._taking.discard)
+        task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
 
     def _protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 
+    def _fewer(self) -> bool:
+        return self._shares is not None and self._shares.fewer(len(self.server_state.connections) + len(self._taking))
+
     async def on_tick(self, counter: int) -> bool:
         self._connections.sweep()
-        if self._draining is None:
-            self._take_pending()
+        self._fewer()
+        if self._collector is not None:
+            self._collector.tick(self.server_state.total_requests)
         if self._app.draining:
             now = perf_counter()
             if self._draining is None:
                 self._draining = now
-                for server in self.servers:
-                    server.close()
+                for acceptor in self._acceptors:
+                    acceptor.close()
+                if self._shares is not None:
+                    self._shares.close()
             if not self.server_state.connections or now - self._draining > _LINGER:
                 self.should_exit = True
         return await super().on_tick(counter)

@@ -31,7 +31,7 @@ MOST_WAITING = 4_096
 """Requests that wait to be committed at most."""
 BACKFILL = 2_000
 _LOOK = 0.1
-_TIDY = 0.25
+_TIDY = 1.0
 """Seconds between two times that the log's journal is shortened."""
 _REST = 1.5
 """Between two times that events are shown passes so many times what the last one took, or `_LONGEST` seconds."""

@@ -1,0 +1,127 @@
+"""Connections are taken as they come, evenly among processes, and what lives long is no load for the collector."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from penstock.serve.accepting import Acceptor, Shares
+from penstock.serve.garbage import Collector
+
+
+def rounds(connect: int, fewer: Callable[[], bool]) -> list[int]:
+    """The round of the event loop, from 0, in which each of so many waiting connections is taken."""
+    with ExitStack() as opened:
+        listener = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=64))
+        for _ in range(connect):
+            opened.enter_context(socket.create_connection(listener.getsockname()))
+        found: list[int] = []
+
+        async def run() -> None:
+            loop = asyncio.get_running_loop()
+            done, now = loop.create_future(), -1
+
+            def turn() -> None:
+                nonlocal now
+                now += 1
+                loop.call_soon(turn)
+
+            def take(one: socket.socket) -> None:
+                opened.enter_context(one)
+                found.append(now)
+                if len(found) == connect:
+                    done.set_result(None)
+
+            turn()
+            acceptor = Acceptor(listener, take, fewer)
+            try:
+                async with asyncio.timeout(20):
+                    await done
+            finally:
+                acceptor.close()
+
+        asyncio.run(run())
+        return found
+
+
+def test_a_process_by_itself_takes_all_that_wait_at_once() -> None:
+    """Thirty connections are taken within one round of the event loop, not one in each."""
+    assert len(set(rounds(30, lambda: False))) == 1
+
+
+def test_a_connection_is_left_a_while_to_a_process_that_has_fewer() -> None:
+    """Each is left to the others first, and taken once they have not come for it."""
+    assert len(set(rounds(3, lambda: True))) == 3
+
+
+def test_processes_know_who_has_fewer_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has more than another says so, whatever order they came in; one that is gone counts no more."""
+    numbers = iter([11, 22])
+    monkeypatch.setattr("penstock.serve.accepting.os.getpid", lambda: number)
+    number = next(numbers)
+    one = Shares(tmp_path)
+    assert not one.fewer(5)
+    number = next(numbers)
+    other = Shares(tmp_path)
+    assert one.fewer(5)
+    assert not other.fewer(4)
+    assert one.fewer(5)
+    assert not other.fewer(5)
+    assert not one.fewer(5)
+    assert other.fewer(6)
+    one.close()
+    assert not other.fewer(6)
+
+
+# The collector
+
+
+@pytest.fixture
+def frozen() -> Iterator[None]:
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+class Node:
+    """Refers to itself, so that only the collector frees it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_a_full_collection_has_little_to_walk_through_while_requests_come(frozen: None) -> None:
+    """What outlives the young generations is set aside every two seconds."""
+    now = 0.0
+    collector = Collector(lambda: now)
+    kept = [[number] for number in range(50_000)]
+    now = 3.0
+    collector.tick(1)
+    assert len(gc.get_objects(generation=2)) < 1_000
+    assert gc.get_freeze_count() > len(kept)
+
+
+def test_cycles_that_were_set_aside_are_freed_when_nobody_asks(frozen: None) -> None:
+    """Not while requests come, however long, and not a second time within ten minutes."""
+    now = 0.0
+    collector = Collector(lambda: now)
+    node = Node()
+    gone = weakref.ref(node)
+    now = 3.0
+    collector.tick(1)
+    del node
+    for request in range(2, 400):
+        now += 2.0
+        collector.tick(request)
+    assert gone() is not None
+    now += 5.0
+    collector.tick(399)
+    assert gone() is None
