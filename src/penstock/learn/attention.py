@@ -23,7 +23,7 @@ from penstock.errors import DefinitionError
 from penstock.learn.autodiff import Tensor, operation
 from penstock.types import Array
 
-_BLOCK = 256
+_BLOCK = 128
 """Positions whose weights are in memory at once: memory grows with the length, not with its square."""
 
 

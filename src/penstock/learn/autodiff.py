@@ -248,25 +248,38 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 def layer_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-5) -> Tensor:
     """The last axis (…, d) with mean 0 and variance 1, times `scale` (d,), plus `shift` (d,) (Ba et al., 2016)."""
-    centred = x.value - x.value.mean(axis=-1, keepdims=True)
-    spread = 1.0 / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)
-    normal = centred * spread
+    normal = x.value - _sums(x.value)[..., None] / x.shape[-1]
+    spread = 1.0 / np.sqrt(_products(normal, normal)[..., None] / x.shape[-1] + eps)
+    normal *= spread
 
     def push(g: Array) -> Sequence[Array]:
         inner = g * scale.value
-        back = inner - inner.mean(axis=-1, keepdims=True)
-        back -= normal * (inner * normal).mean(axis=-1, keepdims=True)
+        back = inner - _sums(inner)[..., None] / x.shape[-1]
+        back -= normal * (_products(inner, normal)[..., None] / x.shape[-1])
         back *= spread
         return back, _fit(g * normal, scale.shape), _fit(g, shift.shape)
 
-    return Tensor(normal * scale.value + shift.value, (x, scale, shift), push)
+    value = normal * scale.value
+    value += shift.value
+    return Tensor(value, (x, scale, shift), push)
 
 
 def unit(x: Tensor, eps: float = 1e-12) -> Tensor:
     """The last axis (…, d) with length 1; what has no length stays zero."""
-    length = np.sqrt((x.value * x.value).sum(axis=-1, keepdims=True)) + eps
+    length = np.sqrt(_products(x.value, x.value)[..., None]) + eps
     value = x.value / length
-    return Tensor(value, (x,), lambda g: ((g - value * (g * value).sum(axis=-1, keepdims=True)) / length,))
+    return Tensor(value, (x,), lambda g: ((g - value * _products(g, value)[..., None]) / length,))
+
+
+def _sums(x: Array) -> Array:
+    """Of the last axis, (…,); as a product of matrices it takes a fraction of what a reduction does."""
+    ones = np.ones(x.shape[-1], x.dtype)
+    return np.asarray((x.reshape(-1, x.shape[-1]) @ ones).reshape(x.shape[:-1]))
+
+
+def _products(a: Array, b: Array) -> Array:
+    """Σ a · b of the last axis, (…,)."""
+    return np.asarray(np.einsum("...d,...d->...", a, b))
 
 
 def dropout(x: Tensor, share: float, random: np.random.Generator | None) -> Tensor:
