@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 import socket
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import pytest
+import uvloop
 
 from penstock.serve.accepting import Acceptor, Shares
 from penstock.serve.garbage import Collector
 
 
-def rounds(connect: int, fewer: Callable[[], bool]) -> list[int]:
+def rounds(
+    connect: int, fewer: Callable[[], bool], run_in: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
+) -> list[int]:
     """The round of the event loop, from 0, in which each of so many waiting connections is taken."""
     with ExitStack() as opened:
         listener = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=64))
@@ -47,36 +53,48 @@ def rounds(connect: int, fewer: Callable[[], bool]) -> list[int]:
             finally:
                 acceptor.close()
 
-        asyncio.run(run())
+        run_in(run())
         return found
 
 
 def test_a_process_by_itself_takes_all_that_wait_at_once() -> None:
-    """Thirty connections are taken within one round of the event loop, not one in each."""
+    """Thirty connections are taken within one round of either event loop, not one in each."""
     assert len(set(rounds(30, lambda: False))) == 1
+    assert len(set(rounds(30, lambda: False, uvloop.run))) == 1
 
 
 def test_a_connection_is_left_a_while_to_a_process_that_has_fewer() -> None:
-    """Each is left to the others first, and taken once they have not come for it."""
-    assert len(set(rounds(3, lambda: True))) == 3
+    """Each is left to the others for two milliseconds, and taken once they have not come for it."""
+    for run_in in (asyncio.run, uvloop.run):
+        began = perf_counter()
+        assert len(rounds(3, lambda: True, run_in)) == 3
+        # uvloop's timers tick in whole milliseconds.
+        assert perf_counter() - began > 3 * 0.001
 
 
 def test_processes_know_who_has_fewer_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that has more than another says so, whatever order they came in; one that is gone counts no more."""
+    """One that has more than another says so. One that is gone, or has said nothing for a second, counts no more."""
     numbers = iter([11, 22])
     monkeypatch.setattr("penstock.serve.accepting.os.getpid", lambda: number)
+    now = 0
     number = next(numbers)
-    one = Shares(tmp_path)
+    one = Shares(tmp_path, lambda: now)
     assert not one.fewer(5)
     number = next(numbers)
-    other = Shares(tmp_path)
+    other = Shares(tmp_path, lambda: now)
     assert one.fewer(5)
     assert not other.fewer(4)
     assert one.fewer(5)
     assert not other.fewer(5)
     assert not one.fewer(5)
     assert other.fewer(6)
+    now += 2_000_000_000
+    assert not other.fewer(6)
+    assert not one.fewer(5)
+    assert other.fewer(6)
     one.close()
+    assert not other.fewer(6)
+    shutil.rmtree(tmp_path)
     assert not other.fewer(6)
 
 
@@ -124,4 +142,30 @@ def test_cycles_that_were_set_aside_are_freed_when_nobody_asks(frozen: None) -> 
     assert gone() is not None
     now += 5.0
     collector.tick(399)
+    assert gone() is None
+    other = Node()
+    gone = weakref.ref(other)
+    now += 3.0
+    collector.tick(400)
+    del other
+    now += 300.0
+    collector.tick(400)
+    assert gone() is not None
+    now += 300.0
+    collector.tick(400)
+    assert gone() is None
+
+
+def test_cycles_are_freed_once_an_hour_whoever_asks(frozen: None) -> None:
+    """A process that is never idle does not grow without end."""
+    now = 0.0
+    collector = Collector(lambda: now)
+    node = Node()
+    gone = weakref.ref(node)
+    now = 3.0
+    collector.tick(1)
+    del node
+    for request in range(2, 722):
+        now += 5.0
+        collector.tick(request)
     assert gone() is None

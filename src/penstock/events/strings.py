@@ -66,6 +66,8 @@ class SqliteStrings:
         The cache learns nothing of it: a transaction may fail. `keep` tells it once it has not.
         """
         wanted: dict[str | None, Code] = {None: 0}
+        # Counted first: another thread may be loading codes meanwhile.
+        held = len(self._codes)
         unknown = []
         for text in dict.fromkeys(texts):
             code = 0 if text is None else self._codes.get(text)
@@ -76,7 +78,7 @@ class SqliteStrings:
         if unknown:
             last = db.execute("SELECT coalesce(max(code), 0) FROM strings").fetchone()[0]
             # A cache that holds every code need not ask which of the unknown strings exist.
-            if last >= len(self._codes):
+            if last >= held:
                 wanted.update(lookup(db, "SELECT text, code FROM strings WHERE text IN (?)", unknown))
             new = [text for text in unknown if text not in wanted]
             db.executemany("INSERT INTO strings (code, text) VALUES (?, ?)", enumerate(new, last + 1))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import mmap
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +20,14 @@ _LATE = 0.05
 """Seconds by which a timer is late where the event loop's rounds are long."""
 _REST = 1.0
 """Seconds of rest where this process may open no more files."""
-_COUNT = struct.Struct("q")
+_FEW = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_SURE = 50_000_000
+"""Nanoseconds after which a folder's time of change has changed with it, on any file system."""
+_HEARD = 1_000_000_000
+"""Nanoseconds after which a process that took nothing down is not there, or does not answer."""
+_SHARE = struct.Struct("qq")
+"""How many, and when, on the clock that all processes share."""
+_log = logging.getLogger("penstock.serve")
 
 
 class Shares:
@@ -25,38 +35,45 @@ class Shares:
 
     Args:
         folder: theirs alone; a file stands for a process, and bears its number.
+        now: nanoseconds on a clock that all of them share.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, now: Callable[[], int] = time.monotonic_ns) -> None:
         self._folder = folder
+        self._now = now
         self._path = folder / str(os.getpid())
         begun = folder / f".{os.getpid()}"
-        begun.write_bytes(_COUNT.pack(0))
+        begun.write_bytes(_SHARE.pack(0, now()))
         self._mine = _mapped(begun)
         begun.rename(self._path)
         self._stamp = 0
         self._others: list[mmap.mmap] = []
 
     def fewer(self, count: int) -> bool:
-        """Takes down how many this process has, and says whether another has fewer."""
-        _COUNT.pack_into(self._mine, 0, count)
-        stamp = os.stat(self._folder).st_mtime_ns
-        if stamp != self._stamp:
-            self._stamp, self._others = stamp, self._look()
-        return any(_COUNT.unpack_from(other)[0] < count for other in self._others)
+        """Takes down how many this process has, and says whether another has fewer; to be asked some times a second."""
+        now = self._now()
+        _SHARE.pack_into(self._mine, 0, count, now)
+        # Connections go on without a folder that somebody cleaned up, or where no more files may be opened.
+        with suppress(OSError):
+            self._look()
+        return any(few < count and now - then < _HEARD for few, then in map(_SHARE.unpack_from, self._others))
 
     def close(self) -> None:
         """The others no longer leave it any."""
         self._path.unlink(missing_ok=True)
 
-    def _look(self) -> list[mmap.mmap]:
+    def _look(self) -> None:
+        """Finds the others, where some came or went."""
+        stamp = os.stat(self._folder).st_mtime_ns
+        if stamp == self._stamp and time.time_ns() - stamp > _SURE:
+            return
         found = []
         for path in self._folder.iterdir():
             if path != self._path and not path.name.startswith("."):
                 # It may have ended meanwhile.
                 with suppress(FileNotFoundError):
                     found.append(_mapped(path))
-        return found
+        self._stamp, self._others = stamp, found
 
 
 class Acceptor:
@@ -67,7 +84,7 @@ class Acceptor:
     that share the socket, one may get nearly all.
 
     Args:
-        listener: the socket; not closed here.
+        listener: the socket.
         take: is given each new connection.
         fewer: whether another process that has the socket has fewer connections: it is left a while to take the next.
     """
@@ -83,15 +100,13 @@ class Acceptor:
         self._loop.add_reader(listener.fileno(), self._ready)
 
     def close(self) -> None:
-        """Takes no more; may be called again."""
+        """Takes no more and closes the socket, so that clients turn elsewhere; may be called again."""
         if self._open:
             self._open = False
             self._loop.remove_reader(self._listener.fileno())
             if self._timer is not None:
                 self._timer.cancel()
-
-    async def wait_closed(self) -> None:
-        """As servers of the event loop have it: there is nothing to wait for."""
+            self._listener.close()
 
     def _ready(self) -> None:
         while not self._fewer():
@@ -115,11 +130,12 @@ class Acceptor:
     def _accept(self) -> bool:
         try:
             taken, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return False
-        except OSError:
-            # Too many files: without a rest it would be told at once again that somebody waits.
-            self._rest(_REST)
+        except OSError as error:
+            # Else nobody waits, or no longer: what is wrong with one connection may be told here, too.
+            if error.errno in _FEW:
+                # Without a rest it would be told at once again that somebody waits.
+                _log.error("no connection is taken for %g s: %s", _REST, error.strerror)
+                self._rest(_REST)
             return False
         taken.setblocking(False)
         self._take(taken)
@@ -128,4 +144,4 @@ class Acceptor:
 
 def _mapped(path: Path) -> mmap.mmap:
     with path.open("r+b") as file:
-        return mmap.mmap(file.fileno(), _COUNT.size)
+        return mmap.mmap(file.fileno(), _SHARE.size)

@@ -19,6 +19,8 @@ _IDLE = 5.0
 """Seconds without a request after which a full collection is in nobody's way."""
 _FULL = 600.0
 """Seconds between two of those at least."""
+_AT_LAST = 3_600.0
+"""Seconds after which one comes whoever asks: what was set aside in cycles must not grow without end."""
 
 
 def settle() -> None:
@@ -49,7 +51,8 @@ class Collector:
         now = self._elapsed()
         if requests != self._requests:
             self._requests, self._asked = requests, now
-        if now - self._asked >= _IDLE and now - self._full >= _FULL:
+        idle = now - self._asked >= _IDLE
+        if now - self._full >= (_FULL if idle else _AT_LAST):
             self._full = now
             gc.unfreeze()
             gc.collect()

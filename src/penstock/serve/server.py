@@ -168,7 +168,8 @@ class _Server(uvicorn.Server):
         self._connections = Connections(limits, app.turned_away)
         self._app = app
         self._draining: float | None = None
-        self._shares = None if shares is None else Shares(shares)
+        self._folder = shares
+        self._shares: Shares | None = None
         self._acceptors: list[Acceptor] = []
         self._collector = collector
         self._taking: set[asyncio.Task[Any]] = set()
@@ -191,6 +192,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         assert sockets is not None
         self.servers = []
+        if self._folder is not None:
+            self._folder.mkdir(exist_ok=True)
+            self._shares = Shares(self._folder)
         self._acceptors = [Acceptor(listener, self._take, self._fewer) for listener in sockets]
         self.started = True
         self._on_ready()

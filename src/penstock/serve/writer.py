@@ -28,7 +28,7 @@ from penstock.types import Accepted
 _log = logging.getLogger("penstock.serve")
 MOST = 5_000
 MOST_WAITING = 4_096
-"""Requests that wait to be committed at most."""
+"""Requests at most that wait to be committed and shown."""
 BACKFILL = 2_000
 _LOOK = 0.1
 _TIDY = 1.0
@@ -70,6 +70,7 @@ class Writer:
         self._came = threading.Condition(lock)  # to commit
         self._kept = threading.Condition(lock)  # to show
         self._queue: deque[_Asked] = deque()
+        self._committing = 0
         self._calls: deque[Callable[[], None]] = deque()
         self._unshown: list[_Asked] = []
         self._from = self._to = 0  # the offsets of what is durable and not shown
@@ -98,7 +99,7 @@ class Writer:
         with self._came:
             if self._closing:
                 raise UnavailableError("events are taken while the server runs", remedy="send them again after restart")
-            if len(self._queue) + len(self._unshown) >= MOST_WAITING:
+            if len(self._queue) + self._committing + len(self._unshown) >= MOST_WAITING:
                 raise UnavailableError(
                     f"at most {MOST_WAITING:,} requests wait for the log", got="one more",
                     remedy="send them again after Retry-After seconds",
@@ -135,9 +136,11 @@ class Writer:
     def _commit_all(self) -> None:
         while True:
             with self._came:
+                self._committing = 0
                 # What is not shown is bounded: clients who wait for the disk alone would not slow down for it.
                 self._came.wait_for(lambda: self._closing or (self._queue and self._to - self._from < MOST))
                 batch = self._take()
+                self._committing = len(batch)
                 if not batch:
                     self._committed = True
                     self._kept.notify()
@@ -200,15 +203,13 @@ class Writer:
                 return
             for work in [self._look, *calls]:
                 self._guard(work)
-            if end or waiting:
-                self._show(first, end, waiting)
-            elif pending:
-                continue
-            elif self._behind():
+            shown = self._show(first, end, waiting)
+            if shown and self._behind():
+                # Also while events come: a store that was away, or a new view, would else never get there.
                 if not self._keep_up(lambda: self._engine.step(BACKFILL, self._shown)):
                     # A full disk stays full for a while: no use in trying thousands of times a second.
                     time.sleep(_LOOK)
-            else:
+            elif not (end or waiting or pending):
                 self._keep_up(self._engine.look)
 
     def _pause(self) -> float:
@@ -221,20 +222,31 @@ class Writer:
         # What was appended and is not yet to be shown is not what the store lacks.
         return self._engine.behind(end=self._shown)
 
-    def _show(self, first: int, end: int, waiting: Sequence[_Asked]) -> None:
-        """Brings what is durable into the store, and answers those who wait for it."""
+    def _show(self, first: int, end: int, waiting: Sequence[_Asked]) -> bool:
+        """Brings what is durable into the store, and answers those who wait for it; whether the store took it."""
+        taken = True
         if end:
             began = time.monotonic()
-            self._keep_up(lambda: self._engine.apply(self._log.read(first, end), first, end))
+            taken = self._keep_up(lambda: self._engine.apply(self._log.read(first, end), first, end))
             ended = time.monotonic()
             self._due = ended + min(_REST * (ended - began), _LONGEST)
             self._shown = end
         for asked in waiting:
             asked.future.set_result(asked.new)
+        return taken
 
     def _tidy(self) -> None:
+        failed = False
         while not self._ended.wait(_TIDY):
-            self._guard(self._log.checkpoint)
+            try:
+                self._log.checkpoint()
+            except FAULTS:
+                # What keeps it from the disk stays for a while: said once.
+                if not failed:
+                    _log.exception("the log's journal could not be shortened")
+                failed = True
+            else:
+                failed = False
 
     def _keep_up(self, work: Callable[[], None]) -> bool:
         """Whether the store took `work`; the log has what it did not, and it catches up by steps."""
