@@ -60,6 +60,8 @@ def run(chosen: argparse.Namespace) -> Result:
             else:
                 drawn.write(at, kind, SIZES[chosen.size])
             found[kind] = measure(at, peers, chosen)
+            # It takes long: what is measured already is not lost where the rest is given up.
+            _say(f"{kind}: {json.dumps(found[kind])}")
     worst = min(kinds, key=lambda kind: found[kind]["ratio"] or np.inf)
     first = found[kinds[0]]
     detail: dict[str, Any] = {
