@@ -46,6 +46,10 @@ class Peer:
     def probes(self, index) -> int:
         raise NotImplementedError
 
+    def choices(self, index):
+        """Those of `keeps` that make a difference."""
+        return self.keeps
+
     def use(self, index, probes: int, keep: int) -> None:
         """Sets what the next searches do, with one thread."""
         raise NotImplementedError
@@ -79,7 +83,7 @@ class Peer:
     def tuned(self, index):
         """The fastest (seconds, probes, keep) that reaches the recall; None where nothing does."""
         best, highest = None, self.probes(index)
-        for keep in self.keeps:
+        for keep in self.choices(index):
             if not self.enough(index, highest, keep, 100, False):
                 continue
             low, high, probe = 0, highest, 1

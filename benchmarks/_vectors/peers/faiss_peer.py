@@ -33,6 +33,9 @@ class Faiss(Peer):
     def probes(self, index):
         return faiss.extract_index_ivf(index).nlist
 
+    def choices(self, index):
+        return self.keeps if hasattr(index, "k_factor") else (0,)
+
     def use(self, index, probes, keep):
         faiss.omp_set_num_threads(1)
         faiss.extract_index_ivf(index).nprobe = probes
