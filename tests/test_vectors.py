@@ -277,6 +277,18 @@ def test_arrays_are_mapped_not_copied(tmp_path: Path) -> None:
     assert str(held.filename) == str(tmp_path / "index" / "main.vectors.npy")
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="says what is mapped on Linux alone")
+def test_an_opened_index_has_all_its_pages_mapped(tmp_path: Path) -> None:
+    """No search waits for one: each would fault on a hundred of them, for thousands of searches."""
+    vectors.build(clusters(50_000, d=128), metric="ip", engines=[Lists(200)]).save(tmp_path / "index")
+    index = Vectors.open(tmp_path / "index")
+    file = tmp_path / "index" / "main.vectors.npy"
+    said = Path("/proc/self/smaps").read_text().split(str(file))[1:]
+    resident = [int(part.split("Rss:")[1].split()[0]) << 10 for part in said]
+    assert sum(resident) >= 0.99 * file.stat().st_size
+    assert len(index) == 50_000
+
+
 class Live(RuleBasedStateMachine):
     """Any adds, replacements, deletes, merges and reopenings leave what a dictionary would."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import os
 import shutil
 import threading
@@ -297,6 +298,8 @@ class Vectors:
         Raises:
             VectorError: arrays that are not of an index, or of one whose library is not installed.
         """
+        for array in arrays.values():
+            _touch(array)
         try:
             about = json.loads(np.asarray(arrays[_ABOUT]).tobytes())
             if about["format"] != FORMAT:
@@ -499,6 +502,13 @@ class _Joined:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Floats:
         return self[slice(None)]
+
+
+def _touch(array: Array) -> None:
+    """Reads a byte of each page, which maps them all: searches would else fault on a hundred pages each, for thousands
+    of searches. Other threads go on meanwhile."""
+    if array.flags.c_contiguous and array.nbytes:
+        np.asarray(array).reshape(-1).view(np.uint8)[:: mmap.PAGESIZE].max()
 
 
 def _in_main(
