@@ -21,6 +21,16 @@ from penstock.serve.server import BackgroundServer
 from penstock.types import Accepted
 
 
+class Time:
+    """Seconds that go by only when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Action(ps.Event):
     user: str
     item: str

@@ -18,6 +18,7 @@ import uvloop
 
 from penstock.serve.accepting import Acceptor, Shares
 from penstock.serve.garbage import Collector
+from serving import Time
 
 
 def rounds(
@@ -116,12 +117,20 @@ class Node:
         self.itself = self
 
 
+def aside(time: Time, collector: Collector, request: int) -> weakref.ref[Node]:
+    """A cycle that nobody needs, and that the collector has set aside."""
+    node = Node()
+    time.now += 3.0
+    collector.tick(request)
+    return weakref.ref(node)
+
+
 def test_a_full_collection_has_little_to_walk_through_while_requests_come(frozen: None) -> None:
     """What outlives the young generations is set aside every two seconds."""
-    now = 0.0
-    collector = Collector(lambda: now)
+    time = Time()
+    collector = Collector(time)
     kept = [[number] for number in range(50_000)]
-    now = 3.0
+    time.now = 3.0
     collector.tick(1)
     assert len(gc.get_objects(generation=2)) < 1_000
     assert gc.get_freeze_count() > len(kept)
@@ -129,43 +138,31 @@ def test_a_full_collection_has_little_to_walk_through_while_requests_come(frozen
 
 def test_cycles_that_were_set_aside_are_freed_when_nobody_asks(frozen: None) -> None:
     """Not while requests come, however long, and not a second time within ten minutes."""
-    now = 0.0
-    collector = Collector(lambda: now)
-    node = Node()
-    gone = weakref.ref(node)
-    now = 3.0
-    collector.tick(1)
-    del node
+    time = Time()
+    collector = Collector(time)
+    gone = aside(time, collector, 1)
     for request in range(2, 400):
-        now += 2.0
+        time.now += 2.0
         collector.tick(request)
     assert gone() is not None
-    now += 5.0
+    time.now += 5.0
     collector.tick(399)
     assert gone() is None
-    other = Node()
-    gone = weakref.ref(other)
-    now += 3.0
-    collector.tick(400)
-    del other
-    now += 300.0
+    gone = aside(time, collector, 400)
+    time.now += 300.0
     collector.tick(400)
     assert gone() is not None
-    now += 300.0
+    time.now += 300.0
     collector.tick(400)
     assert gone() is None
 
 
 def test_cycles_are_freed_once_an_hour_whoever_asks(frozen: None) -> None:
     """A process that is never idle does not grow without end."""
-    now = 0.0
-    collector = Collector(lambda: now)
-    node = Node()
-    gone = weakref.ref(node)
-    now = 3.0
-    collector.tick(1)
-    del node
+    time = Time()
+    collector = Collector(time)
+    gone = aside(time, collector, 1)
     for request in range(2, 722):
-        now += 5.0
+        time.now += 5.0
         collector.tick(request)
     assert gone() is None

@@ -22,17 +22,7 @@ from penstock.serve.budget import Costs
 from penstock.serve.known import LastKnown
 from penstock.serve.lane import Lane
 from penstock.serve.requests import DecideRequest
-from serving import until
-
-
-class Time:
-    """Seconds that go by only when they are told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from serving import Time, until
 
 
 def on_lane(use: Callable[[Lane], Awaitable[Any]]) -> Any:

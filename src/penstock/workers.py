@@ -106,7 +106,6 @@ class Supervisor:
             self._listener = listener
             self._plan = msgspec.structs.replace(self._plan, folder=folder)
             Path(folder, "metrics").mkdir()
-            self._plan.shares.mkdir()
             before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
             self._writer = self._start("writer")
             self._workers: list[_Child] = []

@@ -34,11 +34,12 @@ class Shares:
     """How many connections each process of a server has, each in a file that the others map.
 
     Args:
-        folder: theirs alone; a file stands for a process, and bears its number.
+        folder: theirs alone, made where it is not there; a file stands for a process, and bears its number.
         now: nanoseconds on a clock that all of them share.
     """
 
     def __init__(self, folder: Path, now: Callable[[], int] = time.monotonic_ns) -> None:
+        folder.mkdir(exist_ok=True)
         self._folder = folder
         self._now = now
         self._path = folder / str(os.getpid())

@@ -193,16 +193,10 @@ class _Server(uvicorn.Server):
         assert sockets is not None
         self.servers = []
         if self._folder is not None:
-            self._folder.mkdir(exist_ok=True)
             self._shares = Shares(self._folder)
         self._acceptors = [Acceptor(listener, self._take, self._fewer) for listener in sockets]
         self.started = True
         self._on_ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for acceptor in self._acceptors:
-            acceptor.close()
-        await super().shutdown(sockets)
 
     def drain(self) -> None:
         """Takes no more connections; each one open is closed with its next answer, idle ones a little later.

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from penstock.learn.optimise import schedule
 from penstock.learn.pytorch.network import SequenceNetwork
 from penstock.learn.pytorch.places import joined, share
-from penstock.learn.sequence.network import Attributes, Form
+from penstock.learn.sequence.network import TABLES, Attributes, Form
 from penstock.learn.sequence.training import Course, Sequences, batches, decays, split
 from penstock.types import Array, Progress
 
@@ -72,7 +72,7 @@ def train(
                         value *= 1 - rate * course.decay
             adam.step()
             with torch.no_grad():
-                for name in ("item", "kind", "gap", "attribute"):
+                for name in TABLES:
                     if name in plain.held:
                         plain.held[name][0] = 0
             done += 1

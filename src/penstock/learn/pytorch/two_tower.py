@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from penstock.errors import DefinitionError
 from penstock.learn.losses import SampledSoftmax
 from penstock.learn.optimise import schedule
 from penstock.learn.pytorch.losses import loss_of
@@ -102,8 +101,6 @@ def train(
     Args:
         device: such as "cuda:1"; by itself a GPU where there is one, by LOCAL_RANK of several.
     """
-    if not len(pairs):
-        raise DefinitionError("two towers learn from pairs", got="none", remedy="pass at least one query with its item")
     place, rank, several = joined(device)
     torch.manual_seed(course.seed)
     # Of the order of pairs all draw the same, of negatives each its own: how many it draws depends on its pairs.

@@ -21,6 +21,8 @@ from penstock.retrieve.base import between
 from penstock.types import Array
 
 Weights = Mapping[str, Array]
+TABLES = ("item", "kind", "gap", "attribute")
+"""The weights of which row 0 stands for what is missing, and is zero."""
 _GAPS = 24
 """Buckets of the time since the event before, each twice as long as the last, from a second to half a year."""
 

@@ -15,7 +15,7 @@ from penstock.errors import DefinitionError
 from penstock.learn.autodiff import Gradient, Tensor, gradients, rows, total
 from penstock.learn.losses import softmax_over, softmax_over_sample
 from penstock.learn.optimise import Adam, schedule
-from penstock.learn.sequence.network import Attributes, Form, Tokens, begin, encode, vectors
+from penstock.learn.sequence.network import TABLES, Attributes, Form, Tokens, begin, encode, vectors
 from penstock.learn.threads import one_blas_thread
 from penstock.types import Array, Progress
 
@@ -183,7 +183,7 @@ def _step(
         if course.decay and decays(name, value.ndim):
             value *= 1 - course.rate * rate * course.decay
     adam.step(weights, slopes, rate)
-    for name in ("item", "kind", "gap", "attribute"):
+    for name in TABLES:
         if name in weights:
             weights[name][0] = 0
     return sum(loss for loss, _ in parts), whole

@@ -123,8 +123,6 @@ def train(
         weights: to go on from, and left as they are; drawn anew where absent.
         each: called after each epoch; True ends the training.
     """
-    if not len(pairs):
-        raise DefinitionError("two towers learn from pairs", got="none", remedy="pass at least one query with its item")
     random = np.random.default_rng(course.seed)
     weights = begin(form, random) if weights is None else {name: value.copy() for name, value in weights.items()}
     run = Run(form, course, queries, items, pairs, random)
@@ -177,6 +175,10 @@ class Run:
     def __init__(
         self, form: Form, course: Course, queries: Bags, items: Bags, pairs: Pairs, random: np.random.Generator
     ) -> None:
+        if not len(pairs):
+            raise DefinitionError(
+                "two towers learn from pairs", got="none", remedy="pass at least one query with its item"
+            )
         self.form, self.course, self.queries, self.items, self.pairs = form, course, queries, items, pairs
         self.random = random
         self.adam = Adam(course.rate)
