@@ -78,6 +78,16 @@ class _Draws(Explores):
     among: int
     rate: float
     first: int
+    draws: int
+
+    def __post_init__(self) -> None:
+        _check_rate(self.rate)
+        check_place("first", self.first)
+        if self.among < 1 or self.draws < 1:
+            raise DefinitionError(
+                "a bandit has candidates, and draws from what is believed of them",
+                got=f"among={self.among}, draws={self.draws}", remedy="among=50, draws=128",
+            )  # fmt: skip
 
     @abstractmethod
     def _values(self, slate: Slate, at: NDArray[np.int64]) -> NDArray[np.floating]:
@@ -130,9 +140,7 @@ class Thompson(_Draws):
     seed: int = 1
 
     def __post_init__(self) -> None:
-        _check_rate(self.rate)
-        check_place("first", self.first)
-        _check_draws(self.among, self.draws)
+        super().__post_init__()
         if not (0 < self.prior < 1 and self.strength > 0):
             raise DefinitionError(
                 "a prior is a share between 0 and 1 of more than no tries",
@@ -188,9 +196,7 @@ class Contextual(_Draws):
     seed: int = 1
 
     def __post_init__(self) -> None:
-        _check_rate(self.rate)
-        check_place("first", self.first)
-        _check_draws(self.among, self.draws)
+        super().__post_init__()
         self.learns()
         if self.how not in ("thompson", "ucb") or not self.scale >= 0:
             raise DefinitionError(
@@ -326,14 +332,6 @@ def _gammas(shape: Floats, normals: NDArray[np.float32]) -> NDArray[np.float32]:
 def _check_rate(rate: float) -> None:
     if not 0 <= rate <= 1:
         raise DefinitionError("a chance is between 0 and 1", got=str(rate), remedy="0.02 is usual")
-
-
-def _check_draws(among: int, draws: int) -> None:
-    if among < 1 or draws < 1:
-        raise DefinitionError(
-            "a bandit has candidates, and draws from what is believed of them", got=f"among={among}, draws={draws}",
-            remedy="among=50, draws=128",
-        )  # fmt: skip
 
 
 def explore(rate: float, first: int = 1) -> Explore:
